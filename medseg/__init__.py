@@ -1,0 +1,1 @@
+"""medseg: from raw scans to trusted segmentations."""

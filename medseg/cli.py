@@ -1,0 +1,74 @@
+"""The door: names the stages and opens one only when it is asked for."""
+
+import sys
+from importlib import import_module
+
+STAGES = {
+    "check": "find every problem of every case before anything is computed",
+    "prepare": "bring raw data into the canonical, memory-mapped form that training reads",
+    "train": "train an experiment (a Hydra application)",
+    "predict": "apply a model to scans, in the scans' own space",
+    "evaluate": "score predictions against references",
+    "report": "bring scores, curves and pictures together on one HTML page",
+    "export": "turn a model into ONNX, an exported program or a MONAI bundle",
+    "info": "say what is installed, which devices there are and what is missing",
+}
+
+
+def usage() -> str:
+    """The text of `medseg --help`."""
+    rows = "\n".join(f"  {name:<10}{text}" for name, text in STAGES.items())
+    return (
+        "usage: medseg STAGE [arguments]\n\n"
+        "From raw scans to trusted segmentations.\n\n"
+        f"stages:\n{rows}\n\n"
+        "`medseg STAGE --help` tells a stage's arguments; add --debug to see a traceback.\n"
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Run one stage; errors a user can cause become one clear message and exit code 1 or 2."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"medseg {version('medseg')}\n")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in STAGES:
+        import difflib
+
+        near = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        sys.stderr.write(
+            f"medseg: '{name}' is not a stage; {hint}the stages are: {', '.join(STAGES)}\n"
+        )
+        return 2
+    debug = "--debug" in rest
+    try:
+        return int(import_module(f"medseg.stages.{name}").main([a for a in rest if a != "--debug"]))
+    except KeyboardInterrupt:
+        sys.stderr.write(f"medseg {name}: stopped by the keyboard; nothing half-written is left\n")
+        return 130
+    except BrokenPipeError:
+        return 1
+    except MemoryError as error:
+        sys.stderr.write(f"medseg {name}: out of memory: {error}\n")
+        return 1
+    except (ValueError, OSError, ImportError, RuntimeError, KeyError) as error:
+        if debug:
+            raise
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        sys.stderr.write(f"medseg {name}: {text or type(error).__name__}\n")
+        return 1
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    entry()

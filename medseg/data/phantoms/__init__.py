@@ -1,0 +1,1 @@
+"""Seeded generators of labelled data, one a domain."""

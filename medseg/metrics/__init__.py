@@ -1,0 +1,1 @@
+"""Pure functions that score a prediction against a reference."""

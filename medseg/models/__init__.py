@@ -1,0 +1,1 @@
+"""Networks and classical methods: one a file, tensors in, tensors out."""

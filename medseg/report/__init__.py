@@ -1,0 +1,1 @@
+"""Tables, logs and pictures brought together on one self-contained HTML page."""

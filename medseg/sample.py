@@ -1,0 +1,85 @@
+"""What travels along the road: a tensor, always with the space its points lie in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer, Num
+
+from medseg.geometry.grid import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One case as it was read: channels first, the other axes as the space orders them.
+
+    Attributes:
+        id: the case's name, unique in its data set; it names every output file.
+        image: values in the file's own scale (slope and intercept applied).
+        space: where the voxels lie.
+        channels: one name a channel.
+        target: label values on the same grid, if the case has a reference.
+        subject: the person; cases of one subject never stand on both sides of a split.
+        split: train, val, test, or empty.
+        sources: channel name to the path it was read from.
+        meta: facts of the file that a writer needs to give its geometry back (header codes, units).
+    """
+
+    id: str
+    image: Num[np.ndarray, "c *space"]
+    space: Grid
+    channels: tuple[str, ...]
+    target: Integer[np.ndarray, "*space"] | None = None
+    subject: str = ""
+    split: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_(self, **changes: Any) -> "Sample":  # noqa: ANN401 -- any field
+        """The same case with some fields replaced."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples of one shape, stacked; `present` says which channels each one really has."""
+
+    image: "Float[Tensor, 'b c *space']"
+    target: "Integer[Tensor, 'b *space'] | None"
+    ids: tuple[str, ...]
+    present: "Bool[Tensor, 'b c']"
+
+    def to(self, device: Any) -> "Batch":  # noqa: ANN401 -- torch.device or its name
+        """The batch on another device."""
+        target = None if self.target is None else self.target.to(device, non_blocking=True)
+        return Batch(
+            image=self.image.to(device, non_blocking=True),
+            target=target,
+            ids=self.ids,
+            present=self.present.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a task makes of a batch: class probabilities and the labels they lead to."""
+
+    probabilities: "Float[Tensor, 'b k *space']"
+    labels: "Integer[Tensor, 'b *space']"
+
+
+def collate(items: Sequence[tuple[Any, Any, str, Any]]) -> Batch:
+    """Stack (image, target or None, id, present) tuples of one shape into a batch."""
+    import torch
+
+    images, targets, ids, present = zip(*items, strict=True)
+    return Batch(
+        image=torch.stack(images),
+        target=None if targets[0] is None else torch.stack(targets),
+        ids=tuple(ids),
+        present=torch.stack(present),
+    )

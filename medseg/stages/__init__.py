@@ -1,0 +1,1 @@
+"""The verbs: one command, one file, one Snakemake rule each."""

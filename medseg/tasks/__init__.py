@@ -1,0 +1,1 @@
+"""What is asked of a network: loss, prediction and metrics, as plain classes."""
