@@ -66,7 +66,14 @@ def main(arguments: list[str]) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script, which also ends cleanly where a workflow stops a job by SIGTERM.
+
+    Training is left to Lightning's own handling of the signal.
+    """
+    import signal
+
+    if sys.argv[1:2] != ["train"]:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))
 
 

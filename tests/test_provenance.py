@@ -35,7 +35,9 @@ def test_atomic_folder_keeps_the_earlier_folder_until_the_new_one_is_whole(tmp_p
 
 def test_json_round_trip_of_numpy_values_and_no_nan_tokens(tmp_path: Path):
     path = tmp_path / "x.json"
-    provenance.write_json(path, {"a": np.float32(1.5), "b": np.arange(3), "c": float("nan"), "d": path})
+    provenance.write_json(
+        path, {"a": np.float32(1.5), "b": np.arange(3), "c": float("nan"), "d": path}
+    )
     assert "NaN" not in path.read_text()
     assert json.loads(path.read_text()) == {"a": 1.5, "b": [0, 1, 2], "c": None, "d": str(path)}
 

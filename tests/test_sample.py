@@ -10,7 +10,12 @@ from medseg.sample import Sample, collate
 
 def test_collate_stacks_and_keeps_names_and_presence():
     items = [
-        (torch.full((2, 4, 4), float(i)), torch.full((4, 4), i), f"case-{i}", torch.tensor([True, i > 0]))
+        (
+            torch.full((2, 4, 4), float(i)),
+            torch.full((4, 4), i),
+            f"case-{i}",
+            torch.tensor([True, i > 0]),
+        )
         for i in range(3)
     ]
     batch = collate(items)

@@ -1,10 +1,11 @@
 """Voxel grids: where each voxel lies in the patient, in millimetres (RAS+, as in NIfTI)."""
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, Shaped
 
 _CODES = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -117,12 +118,22 @@ class Grid:
         return Grid(shape, affine)
 
     def respaced(self, spacing_mm: tuple[float, float, float]) -> "Grid":
-        """The same field of view at (nearly) another spacing: whole voxels, faces in place."""
+        """The same field of view at (nearly) another spacing: whole voxels, faces in place.
+
+        Counts are rounded to a thousandth first, so that header noise cannot decide a half.
+        """
+        if not (np.isfinite(spacing_mm).all() and min(spacing_mm) > 0):
+            raise ValueError(f"spacing_mm is {spacing_mm}; three positive millimetres are wanted")
         counts = [
-            max(1, round(n * old / new))
+            max(1, round(round(n * old / new, 3)))
             for n, old, new in zip(self.shape, self.spacing_mm, spacing_mm, strict=True)
         ]
         return self.reshaped((counts[0], counts[1], counts[2]))
+
+
+def _leads_backwards(direction: Float[np.ndarray, "3"]) -> bool:
+    """Whether the first component that is not zero is negative."""
+    return bool(next((c for c in np.round(direction, 5) if c), 1.0) < 0)
 
 
 @dataclass(frozen=True)
@@ -134,28 +145,33 @@ class Orientation:
 
     @classmethod
     def of(cls, grid: Grid) -> "Orientation":
-        """Closest axis permutation: the one with the largest product of direction cosines.
+        """Closest axis permutation: the one with the largest sum of direction cosines.
 
-        All six permutations are compared, so the answer does not depend on the array's axis order.
+        Where two are equally close (axes at 45 degrees) the patient's own frame decides, so that
+        a turned or mirrored copy of the grid always gets the same canonical axes.
         """
         direction = grid.affine[:3, :3] / np.sqrt((grid.affine[:3, :3] ** 2).sum(0))
-        orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
-        scores = [
-            round(float(sum(abs(direction[world, axis]) for world, axis in enumerate(o))), 9)
-            for o in orders
-        ]
-        axes = orders[int(np.argmax(scores))]
-        flips = tuple(bool(direction[world, axis] < 0) for world, axis in enumerate(axes))
-        return cls(axes, (flips[0], flips[1], flips[2]))
+        ranked = []
+        for axes in itertools.permutations(range(3)):
+            cosines = np.round(direction[range(3), axes], 5)
+            flips = tuple(
+                bool(cosine < 0 or (cosine == 0 and _leads_backwards(direction[:, axis])))
+                for cosine, axis in zip(cosines, axes, strict=True)
+            )
+            turned = np.round(direction[:, axes] * np.where(flips, -1, 1), 5) + 0.0
+            closeness = round(float(np.abs(cosines).sum()), 5)
+            ranked.append(((closeness, *turned.ravel().tolist()), axes, flips))
+        _, (a, b, c), (d, e, f) = max(ranked)
+        return cls((a, b, c), (d, e, f))
 
-    def apply(self, array: Num[np.ndarray, "*any"]) -> Num[np.ndarray, "*any"]:
+    def apply(self, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Bring an array's last three axes to R, A, S order (a view)."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + a for a in self.axes))
         i, j, k = (slice(None, None, -1 if flip else 1) for flip in self.flips)
         return moved[..., i, j, k]
 
-    def undo(self, array: Num[np.ndarray, "*any"]) -> Num[np.ndarray, "*any"]:
+    def undo(self, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Take R, A, S axes back to the array's own order (a view)."""
         lead = array.ndim - 3
         i, j, k = (slice(None, None, -1 if flip else 1) for flip in self.flips)

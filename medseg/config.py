@@ -1,0 +1,386 @@
+"""The recipe: composes Hydra's `conf/`, holds the typed schemas, names runs and fingerprints them.
+
+Hydra and OmegaConf are imported inside the functions, so that importing this file costs nothing.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg import naming, signature
+from medseg.naming import default_run as default_run
+from medseg.naming import variant as variant
+from medseg.provenance import hash_value
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+OPEN_GROUPS = ("model", "block", "task", "optimizer", "schedule", "augment")
+MACHINE = ("accelerator", "devices", "precision", "restart", "strategy", "threads", "workers")
+
+
+@dataclass
+class DataConfig:
+    """A dataset and how it is brought to working form; the source gets its path from `--in`."""
+
+    source: dict[str, Any] = field(default_factory=dict)
+    channels: list[str] = field(default_factory=list)
+    labels: dict[str, list[int]] = field(default_factory=dict)
+    instances: list[str] = field(default_factory=list)
+    spacing_mm: list[float | None] | None = None
+    intensity: str = "zscore"
+    slice_axis: int | None = None
+    folds: int = 0
+    fold: int = 0
+
+
+@dataclass
+class TrainerConfig:
+    """How long, on what and how carefully a network is trained.
+
+    Attributes:
+        steps_per_epoch: batches an epoch; null is one pass over all training slices (2-D) or cases.
+        patch_size: size of a training patch, two numbers for 2-D networks; null is the whole slice.
+        foreground: share of the patches that are centred on a labelled voxel.
+        val_every: epochs between validations on whole cases; the last epoch is always validated.
+        patience: validations without a better Dice before training stops; null never stops early.
+        precision: auto is bf16 where the device has it, else fp16 on a GPU, else float32.
+        threads: CPU threads; null leaves PyTorch's choice.
+        restart: begin anew where a run of the same recipe is finished or can be resumed.
+    """
+
+    max_epochs: int = 100
+    steps_per_epoch: int | None = None
+    batch_size: int = 4
+    patch_size: list[int] | None = None
+    foreground: float = 0.33
+    val_every: int = 1
+    val_batch_size: int = 8
+    overlap: float = 0.5
+    patience: int | None = None
+    gradient_clip: float | None = None
+    deterministic: bool = False
+    precision: str = "auto"
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    workers: int = 0
+    threads: int | None = None
+    restart: bool = False
+
+
+def workflow_dir() -> Path:
+    """The folder that holds Snakefile, pipelines, profiles and conf: in the wheel or a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "_workflow", here.parent):
+        if (folder / "conf" / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"no conf/train.yaml beside {here}; reinstall medseg")
+
+
+def conf_dir() -> Path:
+    """The shipped Hydra configuration folder."""
+    return workflow_dir() / "conf"
+
+
+def register() -> None:
+    """Give Hydra the schemas and the resolvers that name run folders; may be called repeatedly."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import DictConfig, OmegaConf
+
+    data = OmegaConf.structured(DataConfig)
+    data.source = DictConfig({}, flags={"struct": False})
+    OmegaConf.set_struct(data.labels, False)
+    groups: dict[Any, Any] = {n: DictConfig({}, flags={"struct": False}) for n in OPEN_GROUPS}
+    groups["block"] = DictConfig(None, flags={"struct": False})
+    trainer = OmegaConf.structured(TrainerConfig)
+    store = ConfigStore.instance()
+    store.store(name="prepare_schema", node=DictConfig({"data": data}))
+    store.store(name="train_schema", node=DictConfig({**groups, "data": data, "trainer": trainer}))
+    folders = {"run": naming.run_folder, "sweep": naming.sweep_folder, "variant": variant}
+    for name, function in folders.items():
+        OmegaConf.register_new_resolver(f"medseg.{name}", function, replace=True)
+
+
+def compose(
+    name: str, overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ()
+) -> "DictConfig":
+    """The recipe `conf/<name>.yaml` with overrides, and the groups' choices under `choices`.
+
+    Args:
+        name: `train` or `prepare`.
+        overrides: as on the command line, `model.width=8`.
+        config_dirs: further folders of YAML files, as `--config-dir` names one.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    register()
+    search = ",".join(naming.quote(f"file://{Path(folder).resolve()}") for folder in config_dirs)
+    extra = [f"hydra.searchpath=[{search}]"] if search else []
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            whole = hydra.compose(name, [*overrides, *extra], return_hydra_config=True)
+    except HydraException as error:
+        raise ValueError(hydra_message(error)) from None
+    finally:
+        GlobalHydra.instance().hydra = before
+    return settled(whole)
+
+
+def settled(whole: "DictConfig", choices: Mapping[str, Any] | None = None) -> "DictConfig":
+    """A composed configuration without Hydra's own part, what was chosen kept under `choices`."""
+    from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+    found: Any = OmegaConf.to_container(whole.hydra.runtime.choices) if choices is None else choices
+    kept = {k: v for k, v in found.items() if not str(k).startswith("hydra/")}
+    with read_write(whole), open_dict(whole):
+        whole.pop("hydra", None)
+        whole.choices = DictConfig(kept)
+    return whole
+
+
+def hydra_message(error: BaseException) -> str:
+    """What Hydra says about a recipe that does not compose, with the cause it found."""
+    cause = error.__cause__
+    text = str(error).strip()
+    if cause is not None and type(cause).__module__.startswith("omegaconf"):
+        text += "\n" + str(cause).strip()
+    return text
+
+
+def plain(node: Any) -> Any:  # noqa: ANN401 -- any recipe node
+    """A recipe's node resolved into dicts, lists and scalars."""
+    if type(node).__module__.startswith("omegaconf"):
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise ValueError(f"the recipe does not resolve: {error}") from None
+    return node
+
+
+def build(node: Any, /, **extra: Any) -> Any:  # noqa: ANN401 -- whatever the node names
+    """The object that a recipe's node names, through the allow-list; `extra` are more arguments."""
+    return signature.build(plain(node), **extra)
+
+
+def check_signature(node: Any, where: str = "model", given: Collection[str] = ()) -> None:  # noqa: ANN401
+    """Refuse arguments that the constructor does not have or whose type does not fit."""
+    content = plain(node)
+    if not isinstance(content, Mapping) or "_target_" not in content:
+        raise ValueError(f"{where} names no class; choose one, e.g. {where}=<a file of conf/>")
+    signature.check(content, where, given)
+
+
+def accepts(node: Any, argument: str) -> bool:  # noqa: ANN401 -- any recipe node
+    """Whether the constructor that a node names has this argument."""
+    return argument in signature.arguments(signature.locate(plain(node)["_target_"]))
+
+
+def refers(node: "DictConfig", group: str) -> bool:
+    """Whether a node takes in another group by interpolation."""
+    from omegaconf import OmegaConf
+
+    return f"${{{group}}}" in str(OmegaConf.to_container(node, resolve=False))
+
+
+def network_spec(node: Any) -> dict[str, Any]:  # noqa: ANN401 -- any recipe node
+    """A network as a model file names it: plain stems and class names, never a dotted path."""
+    content = plain(node)
+    found = signature.locate(str(content["_target_"]))
+    given = {k: v for k, v in content.items() if k not in signature.RESERVED}
+    return {**_stem(found, "medseg.models.", "name"), "arguments": _spec_value(given)}
+
+
+def _spec_value(value: Any) -> Any:  # noqa: ANN401 -- any YAML value
+    if isinstance(value, Mapping) and "_target_" in value:
+        found = signature.locate(str(value["_target_"]))
+        given = {k: _spec_value(v) for k, v in value.items() if k not in signature.RESERVED}
+        if found.__module__.startswith("torch_geometric.nn."):
+            return {"graph": found.__name__, "arguments": given}
+        return {**_stem(found, "medseg.nn.blocks.", "block"), "arguments": given}
+    if isinstance(value, Mapping):
+        return {key: _spec_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spec_value(inner) for inner in value]
+    return value
+
+
+def _stem(found: Callable[..., Any], room: str, key: str) -> dict[str, str]:
+    stem = found.__module__.removeprefix(room)
+    if not found.__module__.startswith(room) or "." in stem:
+        raise ValueError(
+            f"{found.__module__}.{found.__name__} cannot stand in a model file: "
+            f"only classes of {room[:-1]} can be found again by name"
+        )
+    return {key: stem, "class": found.__name__}
+
+
+def fingerprint(name: str, overrides: Sequence[str] = (), groups: Iterable[str] = ()) -> str:
+    """The hash of a composed recipe, or of some of its groups; it holds no path and no machine."""
+    return recipe_fingerprint(compose(name, overrides), groups)
+
+
+def recipe_fingerprint(cfg: "DictConfig", groups: Iterable[str] = ()) -> str:
+    """The hash of a recipe in hand: what is computed, not where or on how many devices."""
+    content = {k: v for k, v in plain(cfg).items() if k not in ("choices", "block")}
+    trainer = content.get("trainer", {})
+    content["trainer"] = {k: v for k, v in trainer.items() if k not in MACHINE}
+    wanted = tuple(groups) or tuple(content)
+    return hash_value({key: content.get(key) for key in wanted})[:16]
+
+
+def data_fingerprint(cfg: "DictConfig") -> str:
+    """The hash of what `prepare` does: the data section without the folds, which cut later."""
+    return hash_value(_data(cfg))[:16]
+
+
+def _data(cfg: "DictConfig") -> dict[str, Any]:
+    return {k: v for k, v in plain(cfg.data).items() if k not in ("folds", "fold")}
+
+
+def prepare_overrides(cfg: "DictConfig", config_dirs: Sequence[str | Path] = ()) -> list[str]:
+    """How the data section differs from its own YAML, as overrides that `medseg prepare` takes."""
+    base = _data(compose("prepare", [f"data={cfg.choices.data}"], config_dirs))
+    return sorted(naming.differences(base, _data(cfg), "data"))
+
+
+def prepared_variant(cfg: "DictConfig", config_dirs: Sequence[str | Path] = ()) -> str:
+    """The name of a prepared folder: `base`, or how its data section differs from the YAML."""
+    return naming.join(text.removeprefix("data.") for text in prepare_overrides(cfg, config_dirs))
+
+
+def default_prepared(cfg: "DictConfig", config_dirs: Sequence[str | Path] = ()) -> Path:
+    """Where prepared data lie unless told otherwise, relative to the working folder."""
+    return Path("data/prepared") / str(cfg.choices.data) / prepared_variant(cfg, config_dirs)
+
+
+def hydra_stage(
+    name: str,
+    function: Callable[["DictConfig", argparse.Namespace], Any],
+    arguments: Sequence[str],
+    *,
+    paths: argparse.ArgumentParser | None = None,
+) -> int:
+    """Run `function(recipe, paths)` as a full Hydra application; returns the exit code.
+
+    Overrides, `-m`, `--cfg`, `--help`, `--config-dir`, sweepers and launchers work as Hydra's own.
+
+    Args:
+        name: the stage and its primary YAML.
+        function: defined at a module's top, so that launchers can send it; what it returns is
+            the value that a sweeper sees.
+        arguments: the command line after the stage's name.
+        paths: a parser of the stage's own options (`path_options` by default). The function gets
+            its result with `folder` (the job's output folder), `sweep` (whether this is one job of
+            several) and `config_dirs` (the user's further configuration folders) added.
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    parser = path_options(name) if paths is None else paths
+    own, rest = parser.parse_known_args(list(arguments))
+    register()
+    job = Job(name, function, own)
+    rest = [*_folders(getattr(own, "out", None), rest), *rest]
+    try:
+        with _as_program(f"medseg {name}", rest):
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+    except HydraException as error:
+        raise ValueError(hydra_message(error)) from None
+    except Stopped as stopped:
+        raise stopped.error from None
+    return 1 if job.failures else 0
+
+
+def path_options(name: str) -> argparse.ArgumentParser:
+    """The options of every stage with a recipe: `--in` (as `source`) and `--out`, both optional."""
+    parser = argparse.ArgumentParser(prog=f"medseg {name}", add_help=False, allow_abbrev=False)
+    parser.add_argument("--in", dest="source", type=Path)
+    parser.add_argument("--out", dest="out", type=Path)
+    return parser
+
+
+def _folders(out: Path | None, rest: Sequence[str]) -> list[str]:
+    """Hydra's output folder where `--out` is given: the run's own, under `-m` the sweep's."""
+    if out is None:
+        return []
+    several = naming.swept(naming.chosen(rest, "experiment", ""))
+    above = "${hydra:runtime.choices.experiment}/" if several else ""
+    subdir = above + "${medseg.variant:${hydra.overrides.task}}/${seed}"
+    folder = naming.quote(str(out.absolute()))
+    return [
+        f"hydra.run.dir={folder}",
+        f"hydra.sweep.dir={folder}",
+        f"hydra.sweep.subdir={naming.quote(subdir)}",
+    ]
+
+
+@contextlib.contextmanager
+def _as_program(program: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads the command line and prints tracebacks of its own; both are ours here."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [program, *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+class Stopped(BaseException):
+    """Carries a user's error past Hydra, which would wrap any `Exception` in noise."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Job:
+    """One job of a Hydra application; picklable, so launchers can run it in another process."""
+
+    def __init__(self, name: str, function: Callable[..., Any], paths: argparse.Namespace) -> None:
+        self.name, self.function, self.paths = name, function, paths
+        self.process = os.getpid()
+        self.failures: list[str] = []
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        register()
+        self.__dict__.update(state)
+
+    def __call__(self, cfg: "DictConfig") -> Any:  # noqa: ANN401 -- a sweeper's objective
+        """Run the stage on one composed recipe."""
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        state = HydraConfig.get()
+        sweep = state.mode == RunMode.MULTIRUN
+        sources = [s for s in state.runtime.config_sources if s.schema == "file"]
+        extra = [s.path for s in sources if s.provider not in ("main", "hydra", "schema")]
+        paths = argparse.Namespace(**vars(self.paths))
+        paths.folder, paths.sweep, paths.config_dirs = Path(state.runtime.output_dir), sweep, extra
+        try:
+            return self.function(settled(cfg, state.runtime.choices), paths)
+        except (ValueError, OSError, ImportError, RuntimeError, KeyError, MemoryError) as error:
+            if not sweep:
+                raise Stopped(error) from error
+            text = f"{' '.join(state.overrides.task)}: {error}"
+            sys.stderr.write(f"medseg {self.name}: {text}\n")
+            self.failures.append(text)
+            if os.getpid() != self.process:
+                raise SystemExit(1) from error
+            return None

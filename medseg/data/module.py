@@ -1,0 +1,195 @@
+"""The one LightningDataModule: prepared cases in, batches of patches and whole cases out."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from medseg.data.patches import Batches, Case, Patches, generator
+from medseg.data.prepared import Prepared, PreparedRecord
+from medseg.data.transforms import Chain, Chance
+from medseg.sample import Batch, collate
+
+
+class DataModule(LightningDataModule):
+    """Patches of the training cases, whole validation cases one by one.
+
+    Args:
+        prepared: what `medseg prepare` wrote.
+        train: the records to learn from.
+        val: the records to choose the best weights by; may be empty.
+        ndim: 2 (slices across `slice_axis`) or 3.
+        patch_size: see `patch_size`, which settles it.
+        augment: changes training batches on the device that they were moved to.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        train: Sequence[PreparedRecord],
+        val: Sequence[PreparedRecord],
+        *,
+        ndim: int,
+        patch_size: Sequence[int],
+        augment: Chain,
+        batch_size: int = 4,
+        steps: int | None = None,
+        foreground: float = 0.33,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.prepared, self.train, self.val = prepared, list(train), list(val)
+        self.slice_axis = slice_axis(prepared) if ndim == 2 else None
+        self.augment, self.seed, self.workers = augment, seed, workers
+        self.batch_size, self.steps = batch_size, steps
+        spacing = self.train[0].spacing_mm
+        self.spacing_mm = tuple(s for a, s in enumerate(spacing) if a != self.slice_axis)
+        cases = range(len(self.train))
+        items: list[tuple[int, int | None]] = [(n, None) for n in cases]
+        if self.slice_axis is not None:
+            items = [(n, s) for n in cases for s in range(self.train[n].shape[self.slice_axis])]
+        self.patches = Patches(
+            self.case,
+            items,
+            patch_size,
+            slice_axis=self.slice_axis,
+            foreground=foreground,
+            seed=seed,
+        )
+
+    def case(self, number: int) -> Case:
+        """A training case, mapped from disk."""
+        record = self.train[number]
+        sample = self.prepared.load(record)
+        if sample.target is None:
+            raise ValueError(f"training case {record.case} has no label; add one to the sheet")
+        present = sample.meta.get("present") or (True,) * len(sample.image)
+        return Case(record.case, sample.image, sample.target, tuple(present))
+
+    def steps_per_epoch(self, world: int = 1) -> int:
+        """Batches an epoch for each of `world` processes."""
+        return len(self._batches(0, world))
+
+    def _world(self) -> int:
+        return 1 if self.trainer is None else int(self.trainer.world_size)
+
+    def _batches(self, rank: int, world: int) -> Batches:
+        return Batches(
+            len(self.patches),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            world=world,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of patches; the epoch is set by the trainer through the sampler."""
+        rank = 0 if self.trainer is None else int(self.trainer.global_rank)
+        batches = self._batches(rank, self._world())
+        return DataLoader(
+            cast(Dataset[Any], self.patches),
+            batch_sampler=cast(Any, batches),
+            collate_fn=collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=self._pins(),
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Whole cases, every world-th one for each process; none where nothing is to validate."""
+        rank = 0 if self.trainer is None else int(self.trainer.global_rank)
+        mine = self.val[rank :: self._world()]
+        if not self.val:
+            return []
+        return [
+            DataLoader(
+                cast(Dataset[Any], Whole(self.prepared, mine)),
+                batch_size=None,
+                num_workers=0,
+                pin_memory=self._pins(),
+            )
+        ]
+
+    def _pins(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """A frozen batch, on another device."""
+        del dataloader_idx
+        return batch.to(device)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment training batches; the step and the process say which numbers are drawn."""
+        del dataloader_idx
+        trainer = self.trainer
+        if trainer is None or not trainer.training or not self.augment.transforms:
+            return batch
+        source = generator(self.seed, trainer.global_step, trainer.global_rank, -2)
+        return self.augment(batch, Chance(source, self.spacing_mm))
+
+
+class Whole:
+    """Whole cases as batches of one."""
+
+    def __init__(self, prepared: Prepared, records: Sequence[PreparedRecord]) -> None:
+        self.prepared, self.records = prepared, list(records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, number: int) -> Batch:
+        """The case of a number."""
+        if number >= len(self.records):
+            raise IndexError(number)
+        record = self.records[number]
+        sample = self.prepared.load(record)
+        image = torch.from_numpy(np.array(sample.image, dtype=np.float32))
+        target = None
+        if sample.target is not None:
+            target = torch.from_numpy(np.array(sample.target, dtype=np.int64))[None]
+        present = sample.meta.get("present") or (True,) * len(image)
+        return Batch(image[None], target, (record.case,), torch.tensor([present]))
+
+
+def slice_axis(prepared: Prepared) -> int:
+    """The canonical axis across the slices, as `prepare` settled it."""
+    axis = prepared.meta.get("slice_axis")
+    return 0 if axis is None else int(axis)
+
+
+def patch_size(
+    asked: Sequence[int] | None,
+    records: Sequence[PreparedRecord],
+    stride: int | Sequence[int],
+    axis: int | None,
+) -> list[int]:
+    """The size of training patches: as asked, else the largest slice (or case), made to fit.
+
+    Args:
+        asked: voxels along each axis that the network sees; each a multiple of the stride.
+        records: the training cases.
+        stride: what sizes must be multiples of, one number or one an axis.
+        axis: the axis across 2-D slices; None in 3-D.
+    """
+    plane = [a for a in range(3) if a != axis]
+    strides = [stride] * len(plane) if isinstance(stride, int) else list(stride)
+    largest = [max(r.shape[a] for r in records) for a in plane]
+    wanted = largest if asked is None else list(asked)
+    if len(wanted) != len(plane):
+        raise ValueError(
+            f"trainer.patch_size={wanted} has {len(wanted)} numbers; "
+            f"the network sees {len(plane)} axes, so give {len(plane)}"
+        )
+    fitting = [-(-max(1, n) // s) * s for n, s in zip(wanted, strides, strict=True)]
+    if asked is not None and fitting != wanted:
+        raise ValueError(
+            f"trainer.patch_size={wanted} must be multiples of {strides}; use {fitting}"
+        )
+    return fitting

@@ -1,0 +1,362 @@
+"""From raw cases to the canonical, memory-mapped folder that training reads (`prepared`)."""
+
+import contextlib
+import inspect
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.data import intensity, labels, pool, sheet
+from medseg.data.prepared import FORMAT, index_parts
+from medseg.data.table import SHEET, Record, Table, coarsest_axis
+from medseg.geometry.resample import Passage
+from medseg.provenance import (
+    atomic_folder,
+    hash_file,
+    hash_value,
+    plain,
+    read_json,
+    versions,
+    write_json,
+    write_text,
+)
+
+Spacing = tuple[float | None, float | None, float | None]
+BYTES_A_VOXEL = 24
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The data section of a recipe, checked; `slice_axis` is settled by the first case."""
+
+    data: str
+    channels: tuple[str, ...]
+    labels: Mapping[str, tuple[int, ...]]
+    instances: tuple[str, ...] = ()
+    spacing_mm: Spacing | None = None
+    intensity: str = "zscore"
+    slice_axis: int | None = None
+    volume: int | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Recipe":
+        """From plain values; what cannot be meant is refused."""
+        named = labels.classes(content.get("labels"))
+        instances = tuple(content.get("instances") or ())
+        stray = [name for name in instances if name not in named]
+        if stray:
+            raise ValueError(
+                f"data.instances names '{stray[0]}', which data.labels ({', '.join(named)}) has not"
+            )
+        method = content.get("intensity", "zscore")
+        if method not in intensity.METHODS:
+            known = ", ".join(intensity.METHODS)
+            raise ValueError(f"data.intensity={method}; it must be one of {known}")
+        return cls(
+            data=str(content.get("data", "table")),
+            channels=tuple(content["channels"]),
+            labels=named,
+            instances=instances,
+            spacing_mm=_spacing(content.get("spacing_mm")),
+            intensity=method,
+            slice_axis=content.get("slice_axis"),
+            volume=content.get("volume"),
+        )
+
+    def settled(self, table: Table) -> "Recipe":
+        """With the slice axis of the first case in place of none."""
+        if self.slice_axis is not None:
+            return self
+        from dataclasses import replace
+
+        from medseg.io import formats
+
+        first = table.records()[0]
+        path = next(iter(first.paths.values()))
+        if not path.exists():
+            raise FileNotFoundError(f"case {first.case}: there is no file {path}; mend the sheet")
+        try:
+            return replace(self, slice_axis=coarsest_axis(formats.read_header(path)))
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"case {first.case}: {error}") from error
+
+    def content(self) -> dict[str, Any]:
+        """Everything that decides the arrays of a case, as plain JSON values."""
+        fields = ("channels", "labels", "spacing_mm", "intensity", "slice_axis", "volume")
+        found: dict[str, Any] = plain({name: getattr(self, name) for name in fields})
+        return {"format": FORMAT, **found}
+
+
+def _spacing(given: Sequence[float | None] | None) -> Spacing | None:
+    if given is None:
+        return None
+    spacing = tuple(None if value is None else float(value) for value in given)
+    good = all(v is None or (math.isfinite(v) and v > 0) for v in spacing)
+    if len(spacing) != 3 or not good:
+        raise ValueError(
+            f"data.spacing_mm={list(given)}; it must be three positive millimetres along R, A, S "
+            "(null keeps an axis as it is)"
+        )
+    return (spacing[0], spacing[1], spacing[2])
+
+
+def prepare_dataset(
+    source: Any,  # noqa: ANN401 -- a Table, or a dataset that can write itself as one
+    recipe: Mapping[str, Any],
+    out: Path,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Prepare the cases of a shard; those whose content and recipe are known are kept.
+
+    Args:
+        source: a `Table`, or a dataset with `write(folder) -> sheet` (a generator, an adapter),
+            whose files are made once under `out/raw`.
+        recipe: the data section (`data`, `channels`, `labels`, `instances`, `spacing_mm`,
+            `intensity`, `slice_axis`, `volume`, `source`), all plain values.
+        out: the prepared folder.
+        shard: this shard's number, from 1, and the count of shards.
+        workers: processes; none lets cores, memory and the number of cases decide.
+
+    Returns:
+        Counts `prepared` and `kept`, and the folder as `out`.
+    """
+    wanted = Recipe.of(recipe)
+    out = Path(out)
+    index, count = shard
+    if not 1 <= index <= count:
+        raise ValueError(f"shard {index}/{count}: wanted i/n with i from 1 to n")
+    writable(out)
+    table = _table(source, wanted, recipe.get("source"), out)
+    if not table.records():
+        raise ValueError(f"{table.path} holds no case")
+    wanted = wanted.settled(table)
+    table.slice_axis = wanted.slice_axis
+    picked = list(enumerate(table.records()))[index - 1 :: count]
+    _all_there([record for _, record in picked])
+    if workers is None:
+        workers = _workers([record for _, record in picked])
+    reader = table.alone()
+    tasks = [(r.case, (reader, r, wanted, place, out)) for place, r in picked]
+    rows = pool.each(prepare_case, tasks, workers=workers, what="prepare")
+    _write_index(out, table, wanted, recipe, [row for row, _ in rows], shard)
+    kept = sum(was_there for _, was_there in rows)
+    return {"prepared": len(rows) - kept, "kept": kept, "out": str(out)}
+
+
+def writable(folder: Path) -> None:
+    """Make a folder and refuse one that cannot be written into, before any work is done."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write into {folder}: {error.strerror or error}; give another folder by --out"
+        ) from None
+
+
+def _table(source: Any, recipe: Recipe, given: Any, out: Path) -> Table:  # noqa: ANN401
+    if isinstance(source, Table):
+        return source
+    with _lock(out):
+        path = _raw(source, given, out / "raw")
+    return Table(
+        path,
+        recipe.channels,
+        labels=recipe.labels,
+        slice_axis=recipe.slice_axis,
+        volume=recipe.volume,
+    )
+
+
+def _raw(source: Any, given: Any, folder: Path) -> Path:  # noqa: ANN401
+    """The sheet of what a dataset writes; written anew when its arguments, code or files change."""
+    code = inspect.getsourcefile(type(source))
+    paths = [path for record in source.records() for path in _paths(record)]
+    facts = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths if p.exists()]
+    key = hash_value([given, hash_file(Path(code)) if code else "", facts])
+    marker = folder / "source.json"
+    if not (marker.is_file() and read_json(marker).get("key") == key):
+        with atomic_folder(folder) as part:
+            source.write(part)
+            write_json(part / marker.name, {"key": key, "source": given})
+    return folder / SHEET
+
+
+def _paths(record: Any) -> Iterable[Path]:  # noqa: ANN401 -- a generator's record has no paths
+    label = getattr(record, "label", None)
+    paths = [*getattr(record, "paths", {}).values(), *([label] if label else [])]
+    return [path for path in paths if isinstance(path, Path)]
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One process at a time writes the raw files; the lock falls with its process."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as stream:
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _all_there(records: Sequence[Record]) -> None:
+    lost = [
+        f"case {record.case}: {path}"
+        for record in records
+        for path in _paths(record)
+        if not path.exists()
+    ]
+    if lost:
+        shown = "\n  ".join(lost[:10]) + (f"\n  ... and {len(lost) - 10} more" if lost[10:] else "")
+        raise FileNotFoundError(
+            f"{len(lost)} files are missing; mend their paths in the sheet (they are relative to "
+            f"it):\n  {shown}"
+        )
+
+
+def _workers(records: Sequence[Record]) -> int:
+    """As many processes as the first case's size leaves memory for."""
+    from medseg.io import formats
+
+    if not records:
+        return 1
+    path = next(iter(records[0].paths.values()))
+    try:
+        voxels = math.prod(formats.read_header(path).shape)
+    except (ValueError, OSError, EOFError):
+        return 1
+    return pool.count_workers(voxels * BYTES_A_VOXEL * len(records[0].paths), len(records))
+
+
+def prepare_case(
+    table: Table, record: Record, recipe: Recipe, place: int, out: Path
+) -> tuple[dict[str, Any], bool]:
+    """One case's row of the index, and whether its arrays were there already."""
+    files = {name: _file(path, out) for name, path in record.paths.items()}
+    label = None if record.label is None else _file(record.label, out)
+    contents = [{k: f["sha256"] for k, f in files.items()}, label and label["sha256"]]
+    key = hash_value([recipe.content(), contents, record.slices])[:12]
+    folder = out / "cases" / f"{record.case}-{key}"
+    was_there = (folder / "case.json").is_file()
+    if not was_there:
+        with atomic_folder(folder) as part:
+            _write_case(table, record, recipe, part)
+    about = read_json(folder / "case.json")
+    row = {
+        "place": place,
+        "case": record.case,
+        "subject": record.subject,
+        "split": record.split,
+        "folder": folder.relative_to(out).as_posix(),
+        "key": key,
+        "slices": record.slices,
+        "sources": files,
+        "label": label,
+        "notes": dict(record.notes),
+    }
+    return {**row, **{name: about[name] for name in _FACTS}}, was_there
+
+
+_FACTS = ("shape", "spacing_mm", "native", "statistics", "present", "foreground")
+
+
+def _file(path: Path, out: Path) -> dict[str, str]:
+    return {"path": sheet.relative(path, out), "sha256": hash_file(path)}
+
+
+def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> None:
+    sample = table.load(record)
+    passage = Passage.to(sample.space, recipe.spacing_mm)
+    present = sample.meta["present"]
+    image = np.lib.format.open_memmap(
+        folder / "image.npy",
+        mode="w+",
+        dtype=np.float32,
+        shape=(len(recipe.channels), *passage.working.shape),
+    )
+    found = {}
+    for number, channel in enumerate(recipe.channels):
+        working = passage.image(sample.image[number : number + 1])
+        try:
+            image[number : number + 1], (numbers,) = intensity.normalise(working, recipe.intensity)
+        except ValueError as error:
+            raise ValueError(f"case {record.case}, {channel}: {error}") from None
+        if present[number]:
+            found[channel] = numbers
+    image.flush()
+    foreground = {}
+    if sample.target is not None:
+        target = np.ascontiguousarray(passage.labels(sample.target))
+        np.save(folder / "label.npy", target)
+        foreground = {n: int((target == k).sum()) for k, n in enumerate(recipe.labels, 1)}
+    about = {
+        "case": record.case,
+        "shape": passage.working.shape,
+        "spacing_mm": passage.working.spacing_mm,
+        "affine": passage.working.affine,
+        "native": {"shape": sample.space.shape, "affine": sample.space.affine},
+        "slices": record.slices,
+        "statistics": found,
+        "present": present,
+        "foreground": foreground,
+        "notes": dict(record.notes),
+        "recipe": recipe.content(),
+    }
+    write_json(folder / "case.json", about)
+
+
+def _write_index(
+    out: Path,
+    table: Table,
+    recipe: Recipe,
+    given: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    shard: tuple[int, int],
+) -> None:
+    source = given.get("source")
+    mark = hash_value([recipe.content(), recipe.data, recipe.instances, source])[:16]
+    meta = {
+        "format": FORMAT,
+        "data": recipe.data,
+        "channels": recipe.channels,
+        "labels": recipe.labels,
+        "instances": recipe.instances,
+        "spacing_mm": recipe.spacing_mm,
+        "intensity": recipe.intensity,
+        "slice_axis": recipe.slice_axis,
+        "volume": recipe.volume,
+        "source": source,
+        "fingerprint": mark,
+        "versions": versions(("medseg", "numpy", "scipy", "nibabel")),
+    }
+    mine = out / "index" / f"{shard[0]}-of-{shard[1]}.json"
+    before = read_json(mine)["cases"] if mine.is_file() else []
+    write_text(out / SHEET, sheet.text(table.records(), recipe.channels, out))
+    write_json(mine, {"fingerprint": mark, "cases": rows})
+    write_json(out / "prepared.json", meta)
+    for path in index_parts(out):
+        if not path.stem.endswith(f"-of-{shard[1]}"):
+            path.unlink(missing_ok=True)
+    _tidy(out, {row["folder"] for row in before}, alone=shard[1] == 1)
+
+
+def _tidy(out: Path, before: set[str], *, alone: bool) -> None:
+    """Remove the case folders that no part names; among shards only those this one had named."""
+    import shutil
+
+    used = {row["folder"] for path in index_parts(out) for row in read_json(path)["cases"]}
+    there = {path.relative_to(out).as_posix() for path in (out / "cases").glob("*")}
+    for name in (there if alone else before) - used:
+        shutil.rmtree(out / name, ignore_errors=True)

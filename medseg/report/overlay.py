@@ -1,0 +1,163 @@
+"""A case in three planes: the scan in grey, the reference's outline and the prediction's over it.
+
+Radiological convention: the patient's right is on the left of the picture.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer, Num
+
+from medseg.geometry.grid import Grid
+from medseg.report.summary import case_means
+
+REFERENCE = "#2ee6d6"
+PREDICTION = "#ffb000"
+PAPER = "#0d1117"
+INK = "#c9d1d9"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One cut: which canonical axis is fixed, which run across and down, and the edges' letters."""
+
+    name: str
+    fixed: int
+    across: int
+    down: int
+    letters: tuple[str, str, str, str]
+
+
+PLANES = (
+    Plane("axial", 2, 0, 1, ("R", "L", "A", "P")),
+    Plane("coronal", 1, 0, 2, ("R", "L", "S", "I")),
+    Plane("sagittal", 0, 1, 2, ("A", "P", "S", "I")),
+)
+
+
+def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Cases worth a picture: best, median, worst by mean Dice, and every one that went wrong."""
+    means = sorted(case_means(rows).items(), key=lambda item: (-item[1], item[0]))
+    roles: dict[str, list[str]] = {}
+    if means:
+        places = {"best": 0, "median": len(means) // 2, "worst": len(means) - 1}
+        for role, place in places.items():
+            roles.setdefault(means[place][0], []).append(role)
+    for status in ("failed", "missed", "spurious"):
+        for row in rows:
+            case = str(row["case"])
+            if row["status"] == status and status not in roles.setdefault(case, []):
+                roles[case].append(status)
+    wanted = [case for case, role in roles.items() if role][:most]
+    dice = dict(means)
+    return [{"case": c, "role": ", ".join(roles[c]), "dice": dice.get(c)} for c in wanted]
+
+
+def draw(
+    path: Path,
+    image: Num[np.ndarray, "i j k"] | None,
+    reference: Integer[np.ndarray, "i j k"],
+    prediction: Integer[np.ndarray, "i j k"] | None,
+    *,
+    grid: Grid,
+    title: str,
+) -> None:
+    """Write the picture of one case; labels are 0 outside, and equal numbers mean one structure."""
+    from matplotlib.figure import Figure
+
+    turn = grid.orientation.apply
+    spacing = grid.canonical().spacing_mm
+    truth = turn(reference)
+    found = np.zeros_like(truth) if prediction is None else turn(prediction)
+    scan = np.zeros(truth.shape, dtype=np.float32) if image is None else turn(image)
+    extent = np.array(truth.shape) * np.array(spacing)
+    widths = [float(extent[plane.across]) for plane in PLANES]
+    heights = [float(extent[plane.down]) for plane in PLANES]
+    window = _window(scan)
+    figure = Figure(figsize=_size(widths, heights), dpi=110, facecolor=PAPER)
+    ratios = [max(width, 0.25 * max(widths)) for width in widths]
+    panels = figure.subplots(1, 3, gridspec_kw={"width_ratios": ratios, "wspace": 0.06})
+    for plane, axes in zip(PLANES, panels, strict=True):
+        place = _place(truth, found, plane.fixed)
+        cuts = [_cut(volume, plane, place) for volume in (scan, truth, found)]
+        aspect = spacing[plane.down] / spacing[plane.across]
+        _panel(axes, plane, cuts, aspect, window)
+        axes.set_title(f"{plane.name} {place + 1}/{truth.shape[plane.fixed]}", color=INK, size=8)
+    _caption(figure, title, drawn=prediction is not None)
+    figure.savefig(path, facecolor=PAPER, format="png")
+
+
+def _size(widths: list[float], heights: list[float]) -> tuple[float, float]:
+    """Inches that give the tallest panel its own aspect, within sensible bounds."""
+    total = sum(max(width, 0.25 * max(widths)) for width in widths)
+    return 9.6, float(np.clip(9.0 * max(heights) / total, 2.2, 6.0)) + 0.75
+
+
+def _window(scan: Float[np.ndarray, "r a s"]) -> tuple[float, float]:
+    finite = scan[np.isfinite(scan)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = np.percentile(finite[:: max(1, finite.size // 200_000)], [0.5, 99.5])
+    return (float(low), float(high)) if high > low else (float(low), float(low) + 1)
+
+
+def _place(truth: Num[np.ndarray, "r a s"], found: Num[np.ndarray, "r a s"], axis: int) -> int:
+    """The slice that holds most of the reference, else of the prediction, else the middle one."""
+    others = tuple(a for a in range(3) if a != axis)
+    for labels in (truth, found):
+        filled = np.count_nonzero(labels, axis=others)
+        if filled.any():
+            best = np.flatnonzero(filled == filled.max())
+            return int(best[len(best) // 2])
+    return truth.shape[axis] // 2
+
+
+def _cut(volume: Num[np.ndarray, "r a s"], plane: Plane, place: int) -> Num[np.ndarray, "d a"]:
+    """Rows run down the page: towards P or I; columns towards L or P."""
+    return volume.take(place, axis=plane.fixed)[::-1, ::-1].T
+
+
+def _panel(
+    axes: Any,  # noqa: ANN401 -- matplotlib's Axes
+    plane: Plane,
+    cuts: list[Num[np.ndarray, "d a"]],
+    aspect: float,
+    window: tuple[float, float],
+) -> None:
+    scan, truth, found = cuts
+    low, high = window
+    axes.imshow(
+        scan, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="nearest", zorder=0
+    )
+    for labels, colour, width in ((truth, REFERENCE, 1.7), (found, PREDICTION, 1.1)):
+        for value in np.unique(labels[labels > 0]):
+            inside = np.pad((labels == value).astype(np.float32), 1)
+            rows, columns = (np.arange(n) - 1 for n in inside.shape)
+            axes.contour(
+                columns, rows, inside, levels=[0.5], colors=[colour], linewidths=width, zorder=2
+            )
+    axes.set(xlim=(-0.5, scan.shape[1] - 0.5), ylim=(scan.shape[0] - 0.5, -0.5))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_edgecolor("#30363d")
+    spots = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04))
+    for letter, (x, y) in zip(plane.letters, spots, strict=True):
+        axes.text(
+            x, y, letter, transform=axes.transAxes, color="white", size=8, weight="bold",
+            ha="center", va="center", bbox={"facecolor": PAPER, "alpha": 0.45, "lw": 0, "pad": 1.2},
+        )  # fmt: skip
+
+
+def _caption(figure: Any, title: str, *, drawn: bool) -> None:  # noqa: ANN401 -- Figure
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.03, top=1 - 0.62 / figure.get_figheight()
+    )
+    top = 1 - 0.16 / figure.get_figheight()
+    figure.text(0.012, top, title, color="white", size=10, weight="bold", va="center")
+    figure.text(0.80, top, "— reference", color=REFERENCE, size=9, va="center", ha="right")
+    note = "— prediction" if drawn else "no prediction"
+    figure.text(0.988, top, note, color=PREDICTION, size=9, va="center", ha="right")

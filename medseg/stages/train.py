@@ -1,0 +1,398 @@
+"""`medseg train`: a recipe and prepared data into a run folder with a trained model."""
+
+import argparse
+import functools
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg import config
+from medseg.provenance import hash_value, read_json, versions, write_json, write_text
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from omegaconf import DictConfig
+    from torch import nn
+
+    from medseg.data.module import DataModule
+    from medseg.data.prepared import Prepared, PreparedRecord
+    from medseg.tasks.learner import Keeper, Learner, Whole
+    from medseg.tasks.segment import Segment
+
+log = logging.getLogger(__name__)
+
+STATE = "train.json"
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything a training is: the recipe, the cases, the objects built, and where it goes.
+
+    `mark` is the fingerprint of recipe and data together: equal marks lead to equal weights.
+    """
+
+    cfg: "DictConfig"
+    folder: Path
+    prepared: "Prepared"
+    splits: Mapping[str, Sequence["PreparedRecord"]]
+    mark: str
+    task: "Segment"
+    module: "DataModule"
+    whole: "Whole"
+    patch_size: Sequence[int]
+
+    @property
+    def network(self) -> "nn.Module":
+        """The network of the task."""
+        return self.task.model
+
+
+def main(arguments: list[str]) -> int:
+    """Compose the recipe (or several, under -m) and train it."""
+    return config.hydra_stage("train", train, arguments)
+
+
+def train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
+    """Train one recipe into its run folder; the best validated Dice is what a sweeper sees."""
+    from medseg import devices
+    from medseg.data.splits import split
+
+    began = time.perf_counter()
+    folder = paths.folder
+    check_recipe(cfg)
+    prepared = find_prepared(cfg, paths)
+    splits = split(prepared, cfg.data.folds, cfg.data.fold)
+    mark = hash_value([config.recipe_fingerprint(cfg), prepared.fingerprint, cfg.seed])[:16]
+    done = _finished(folder, mark)
+    if done is not None and not cfg.trainer.restart:
+        _say(f"{folder / 'model'} is trained by this recipe already (trainer.restart=true repeats)")
+        return done["val_dice"]
+    with devices.claim():
+        plan = _build(cfg, folder, prepared, splits, mark)
+        facts = _fit_at_once(plan) if hasattr(plan.network, "fit") else _learn(plan)
+        facts["seconds"] = round(time.perf_counter() - began, 1)
+        _finish(plan, facts, str(cfg.choices.get("experiment") or "custom"))
+    score = facts["val_dice"]
+    reached = "not validated" if score is None else f"validation Dice {score:.3f}"
+    _say(f"{reached}, {facts['epochs']} epochs, {facts['seconds']:.0f} s: {folder / 'model'}")
+    return score
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def check_recipe(cfg: "DictConfig") -> None:
+    """Refuse a recipe whose values do not fit the constructors, before anything is computed."""
+    given = {
+        "model": [name for name in ("in_channels", "n_classes") if name not in cfg.model],
+        "task": ["model", "n_classes"],
+        "optimizer": [],
+        "schedule": [],
+        "augment": [],
+    }
+    for name, arguments in given.items():
+        config.check_signature(cfg[name], name, arguments)
+    if cfg.block is not None and not config.refers(cfg.model, "block"):
+        raise ValueError(
+            f"block={cfg.choices.get('block')} has no effect: model={cfg.choices.get('model')} "
+            "takes no block; choose model=unet or leave the block out"
+        )
+    positive = ("max_epochs", "batch_size", "val_every", "val_batch_size", "devices")
+    for name in positive:
+        if cfg.trainer[name] < 1:
+            raise ValueError(f"trainer.{name}={cfg.trainer[name]} must be at least 1")
+    if not 0 <= cfg.trainer.foreground <= 1 or not 0 <= cfg.trainer.overlap < 1:
+        raise ValueError("trainer.foreground lies in 0..1, trainer.overlap in 0..1 (1 excluded)")
+
+
+def find_prepared(cfg: "DictConfig", paths: argparse.Namespace) -> "Prepared":
+    """The prepared data of a recipe; phantoms are made where they are expected and absent."""
+    from medseg.data.prepared import Prepared
+    from medseg.data.splits import mismatches
+    from medseg.stages.prepare import prepare_recipe
+
+    folder = paths.source or config.default_prepared(cfg, paths.config_dirs)
+    overrides = [f"data={cfg.choices.data}", *config.prepare_overrides(cfg, paths.config_dirs)]
+    reads = config.accepts(cfg.data.source, "path")
+    raw = " --in <sheet or folder>" if reads else ""
+    cure = f"medseg prepare {' '.join(overrides)}{raw} --out {folder}"
+    if not (folder / "prepared.json").is_file():
+        if paths.source is not None or reads:
+            raise FileNotFoundError(
+                f"there are no prepared data in {folder}; make them with `{cure}`"
+                + ("" if paths.source else ", or name another folder with --in")
+            )
+        done = prepare_recipe(cfg, None, folder)
+        log.info("prepared %d cases: %s", done["prepared"], folder)
+    prepared = Prepared(folder)
+    wrong = mismatches(prepared.meta, config.plain(cfg.data))
+    if wrong:
+        raise ValueError(
+            f"{folder} was prepared by another recipe ({'; '.join(wrong)}); "
+            f"name the right folder with --in, or prepare it anew: `{cure}`"
+        )
+    return prepared
+
+
+def _finished(folder: Path, mark: str) -> dict[str, Any] | None:
+    """What a finished training of the same mark says of itself, if its files are all there."""
+    files = (STATE, "model/model.json", "model/model.safetensors", "splits.json")
+    if not all((folder / name).is_file() for name in files):
+        return None
+    facts = read_json(folder / STATE)
+    return facts if facts.get("fingerprint") == mark else None
+
+
+def _build(
+    cfg: "DictConfig",
+    folder: Path,
+    prepared: "Prepared",
+    splits: Mapping[str, Sequence["PreparedRecord"]],
+    mark: str,
+) -> Plan:
+    """Build network, task and data; chance is seeded first, so weights depend on the seed alone."""
+    import torch
+
+    from medseg import inference
+    from medseg.data.module import DataModule, patch_size, slice_axis
+
+    if cfg.trainer.threads is not None:
+        torch.set_num_threads(cfg.trainer.threads)
+    torch.manual_seed(cfg.seed)
+    n_classes = len(cfg.data.labels) + 1
+    if n_classes < 2:
+        raise ValueError("data.labels is empty; name what to find, e.g. data.labels={disc:[1]}")
+    network = config.build(cfg.model, **_given(cfg))
+    task = config.build(cfg.task, model=network, n_classes=n_classes)
+    axis = slice_axis(prepared)
+    size = patch_size(
+        cfg.trainer.patch_size,
+        splits["train"],
+        network.stride,
+        axis if network.ndim == 2 else None,
+    )
+    module = DataModule(
+        prepared,
+        splits["train"],
+        splits["val"],
+        ndim=network.ndim,
+        patch_size=size,
+        augment=config.build(cfg.augment),
+        batch_size=cfg.trainer.batch_size,
+        steps=cfg.trainer.steps_per_epoch,
+        foreground=cfg.trainer.foreground,
+        workers=cfg.trainer.workers,
+        seed=cfg.seed,
+    )
+    whole = functools.partial(
+        inference.sliding_window,
+        n_classes=n_classes,
+        ndim=network.ndim,
+        slice_axis=axis,
+        patch_size=size,
+        stride=network.stride,
+        overlap=cfg.trainer.overlap,
+        batch_size=cfg.trainer.val_batch_size,
+    )
+    return Plan(cfg, folder, prepared, splits, mark, task, module, whole, size)
+
+
+def _given(cfg: "DictConfig") -> dict[str, int]:
+    """What the data say about the network, unless the recipe says it itself."""
+    facts = {"in_channels": len(cfg.data.channels), "n_classes": len(cfg.data.labels) + 1}
+    for name, number in facts.items():
+        if cfg.model.get(name, number) != number:
+            raise ValueError(f"model.{name}={cfg.model[name]}, but the data have {number}")
+    return {name: number for name, number in facts.items() if name not in cfg.model}
+
+
+def _fit_at_once(plan: Plan) -> dict[str, Any]:
+    """Methods without gradients see all training cases at once."""
+    from medseg.data.module import Whole
+    from medseg.tasks.learner import score_cases, table
+
+    began = time.perf_counter()
+    cases = list(Whole(plan.prepared, plan.splits["train"]))
+    method: Any = plan.network
+    method.fit([c.image[0] for c in cases], [c.target[0] for c in cases if c.target is not None])
+    scores = score_cases(plan.task, plan.whole, Whole(plan.prepared, plan.splits["val"]))
+    row = {"epoch": 0, **scores, "seconds": round(time.perf_counter() - began, 3)}
+    write_text(plan.folder / "metrics.csv", table([row]))
+    score = scores.get("val_dice")
+    return {"val_dice": score, "best_epoch": 0, "epochs": 1, "device": "cpu"}
+
+
+def _learn(plan: Plan) -> dict[str, Any]:
+    """Train by gradients, from the last state if there is one of the same mark."""
+    import shutil
+
+    import torch
+
+    from medseg.tasks.learner import Keeper, Learner
+
+    wanted = plan.cfg.trainer
+    state = None if wanted.restart else _resumable(plan)
+    if state is None:
+        shutil.rmtree(plan.folder / "tensorboard", ignore_errors=True)
+    if state is None or not (state["stopped"] or len(state["rows"]) >= wanted.max_epochs):
+        if state is not None:
+            log.info("resuming after epoch %d", len(state["rows"]) - 1)
+        learner = Learner(
+            plan.task,
+            optimizer=config.build(plan.cfg.optimizer),
+            schedule=config.build(plan.cfg.schedule),
+            whole=plan.whole,
+            total_steps=wanted.max_epochs * plan.module.steps_per_epoch(wanted.devices),
+            seed=plan.cfg.seed,
+        )
+        keeper = Keeper(
+            plan.folder,
+            plan.mark,
+            monitor=plan.task.monitor,
+            val_every=wanted.val_every,
+            patience=wanted.patience,
+        )
+        _fit(plan, learner, keeper, resume=state is not None)
+        state = _resumable(plan)
+    if state is None:
+        raise RuntimeError(f"{plan.folder / LAST} is not what was written there; is the disk full?")
+    best = torch.load(plan.folder / BEST, map_location="cpu", weights_only=True)
+    plan.network.load_state_dict(best["model"])
+    epochs = len(state["rows"])
+    return {"val_dice": state["best"], "best_epoch": state["best_epoch"], "epochs": epochs}
+
+
+def _fit(plan: Plan, learner: "Learner", keeper: "Keeper", *, resume: bool) -> None:
+    """Lightning's loop, quiet, with errors and the keyboard's stop handed on."""
+    import torch
+
+    trainer = _trainer(plan, keeper)
+    last = plan.folder / LAST if resume else None
+    try:
+        trainer.fit(learner, plan.module, ckpt_path=last, weights_only=True)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def _trainer(plan: Plan, keeper: "Keeper") -> "Trainer":
+    import lightning.pytorch as lightning
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    wanted = plan.cfg.trainer
+    strategy = wanted.strategy
+    if wanted.devices > 1 and strategy in ("auto", "ddp"):
+        strategy = "ddp_spawn"  # a copy of the command line would start Hydra, and a folder, twice
+    return lightning.Trainer(
+        accelerator=wanted.accelerator,
+        devices=wanted.devices,
+        strategy=strategy,
+        precision=_precision(wanted.precision, wanted.accelerator),
+        max_epochs=wanted.max_epochs,
+        gradient_clip_val=wanted.gradient_clip,
+        deterministic=wanted.deterministic,
+        callbacks=[keeper],
+        logger=TensorBoardLogger(plan.folder, name="", version="tensorboard"),
+        default_root_dir=plan.folder,
+        log_every_n_steps=10**9,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+    )
+
+
+def _precision(asked: str, accelerator: str) -> Any:  # noqa: ANN401 -- Lightning's own literal
+    """What `auto` means here: bf16 where the card has it, else fp16 on a card, else float32."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "16-mixed"
+
+
+def _resumable(plan: Plan) -> dict[str, Any] | None:
+    """The keeper's state in the last checkpoint, if it belongs to this very training."""
+    import torch
+
+    try:
+        last = torch.load(plan.folder / LAST, map_location="cpu", weights_only=True, mmap=True)
+        best = torch.load(plan.folder / BEST, map_location="cpu", weights_only=True, mmap=True)
+        state: dict[str, Any] = last["callbacks"]["Keeper"]
+        same = state["fingerprint"] == plan.mark == best["fingerprint"]
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever a damaged file brings about
+        log.warning("%s cannot be resumed (%s); training starts anew", plan.folder / LAST, error)
+        return None
+    return state if same else None
+
+
+def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
+    """Package the best weights; what says that a run is finished is written last."""
+    from omegaconf import OmegaConf
+
+    from medseg import package
+
+    recipe = config.plain(plan.cfg)
+    cases = {name: [r.case for r in plan.splits[name]] for name in ("train", "val")}
+    subjects = {name: sorted({r.subject for r in plan.splits[name]} - {""}) for name in cases}
+    training = {
+        "experiment": experiment,
+        "seed": plan.cfg.seed,
+        "fingerprint": plan.mark,
+        "data": plan.cfg.choices.data,
+        "cases": cases,
+        "subjects": subjects,
+        **facts,
+    }
+    spec = config.network_spec(plan.cfg.model)
+    spec["arguments"] |= _given(plan.cfg)
+    meta = plan.prepared.meta
+    content = {
+        "task": {"name": "segment", "arguments": {}},
+        "network": spec,
+        "channels": list(plan.prepared.channels),
+        "optional_channels": plan.module.augment.drops_channels,
+        **{key: meta[key] for key in ("labels", "instances", "spacing_mm", "intensity")},
+        "slice_axis": meta["slice_axis"],
+        "ndim": plan.network.ndim,
+        "patch_size": list(plan.patch_size),
+        "postprocess": _clean_up(plan),
+        "training": training,
+    }
+    splits = {r.case: name for name, records in plan.splits.items() for r in records}
+    write_json(plan.folder / "splits.json", splits)
+    write_text(plan.folder / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
+    package.save(plan.folder / "model", plan.network.cpu().eval(), content)
+    about = {"prepared": plan.prepared.fingerprint, "versions": versions(), **facts}
+    write_json(plan.folder / STATE, {"fingerprint": plan.mark, "status": "finished", **about})
+
+
+def _clean_up(plan: Plan) -> dict[str, dict[str, bool]]:
+    """For each structure: whether keeping the largest piece alone betters the validation Dice."""
+    from medseg.data.module import Whole
+    from medseg.tasks.learner import gain_of_largest
+
+    names = [n for n in plan.prepared.meta["labels"] if n not in plan.prepared.meta["instances"]]
+    found = {n: {"largest_component": False} for n in plan.prepared.meta["labels"]}
+    held = Whole(plan.prepared, plan.splits["val"])
+    index = {n: k for k, n in enumerate(plan.prepared.meta["labels"], 1) if n in names}
+    gains = gain_of_largest(plan.network.eval(), plan.whole, held, list(index.values()))
+    return found | {n: {"largest_component": gains[k] > 0} for n, k in index.items() if k in gains}

@@ -1,0 +1,363 @@
+"""The one LightningModule: wraps any task and learns its network; the schedules and the keeper.
+
+Nothing here builds or reads: task, optimiser, schedule and the way whole cases are predicted
+come in as arguments.
+"""
+
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from medseg.data.patches import generator
+from medseg.provenance import atomic, write_text
+from medseg.sample import Batch, Prediction
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("epoch", "train_loss", "val_loss", "val_dice", "lr", "seconds")
+
+
+class Task(Protocol):
+    """What the learner asks of a task."""
+
+    model: nn.Module
+    monitor: str
+
+    def loss(self, batch: Batch) -> Tensor:
+        """What training makes small."""
+
+    def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+        """Numbers of one whole case; larger is better for `monitor`."""
+
+
+Whole = Callable[[nn.Module, Float[Tensor, "c x y z"]], Float[Tensor, "k x y z"]]
+Schedule = Callable[..., LRScheduler]
+
+
+def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:  # noqa: ARG001
+    """The same rate throughout."""
+    return LambdaLR(optimizer, _one)
+
+
+def cosine(
+    optimizer: Optimizer, total_steps: int, *, warmup: float = 0.05, floor: float = 0.01
+) -> LRScheduler:
+    """Half a cosine from the rate to `floor` of it, after a linear rise over a share of the steps.
+
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
+    """
+    return LambdaLR(optimizer, _Cosine(total_steps, warmup, floor))
+
+
+def poly(optimizer: Optimizer, total_steps: int, *, power: float = 0.9) -> LRScheduler:
+    """The rate times (1 - share done) to a power, as nnU-Net's (arXiv:1904.08128)."""
+    return LambdaLR(optimizer, _Poly(total_steps, power))
+
+
+def _one(step: int) -> float:
+    del step
+    return 1.0
+
+
+class _Cosine:
+    def __init__(self, total: int, warmup: float, floor: float) -> None:
+        self.total, self.rise, self.floor = total, max(1, round(total * warmup)), floor
+
+    def __call__(self, step: int) -> float:
+        if step < self.rise:
+            return (step + 1) / self.rise
+        share = min(1.0, (step - self.rise) / max(1, self.total - self.rise))
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * share)) / 2
+
+
+class _Poly:
+    def __init__(self, total: int, power: float) -> None:
+        self.total, self.power = total, power
+
+    def __call__(self, step: int) -> float:
+        return max(0.0, 1 - step / max(1, self.total)) ** self.power
+
+
+class Learner(LightningModule):
+    """Learns a task's network.
+
+    Args:
+        task: loss and metrics; its `model` is what is trained.
+        optimizer: makes the optimiser from the parameters.
+        schedule: makes the scheduler from the optimiser; asked for `total_steps`, unless it is a
+            plateau, which steps on the validated metric.
+        whole: probabilities of a whole case from the network.
+        total_steps: optimiser steps of the whole training.
+        seed: random layers draw from (seed, step), so a resumed training goes on as if never cut.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        optimizer: Callable[..., Optimizer],
+        schedule: Schedule,
+        whole: Whole,
+        total_steps: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model, self.task = task.model, task
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        self.whole, self.total_steps, self.seed = whole, total_steps, seed
+        self.plateau: ReduceLROnPlateau | None = None
+        self.kept_plateau: dict[str, Any] | None = None
+        self.sums: dict[str, Tensor] = {}
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 -- Lightning's own union
+        """The injected optimiser, with its schedule stepped by batches."""
+        optimizer = self.make_optimizer(self.model.parameters())
+        made = getattr(self.make_schedule, "func", self.make_schedule)
+        if made is ReduceLROnPlateau:
+            self.plateau = self.make_schedule(optimizer)  # type: ignore[assignment]
+            if self.plateau is not None and self.kept_plateau is not None:
+                self.plateau.load_state_dict(self.kept_plateau)
+            return optimizer
+        schedule = self.make_schedule(optimizer, total_steps=max(1, self.total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the plateau's state, which Lightning does not see."""
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the plateau's state up again."""
+        self.kept_plateau = checkpoint.get("plateau")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The task's loss."""
+        del batch_idx
+        source = generator(self.seed, self.global_step, self.global_rank, -3)
+        torch.manual_seed(source.initial_seed())
+        loss = self.task.loss(batch)
+        self.log(
+            "train_loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            sync_dist=self.trainer.world_size > 1,
+            batch_size=len(batch.image),
+        )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums over cases."""
+        self.sums = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score one whole case."""
+        del batch_idx
+        probabilities = self.whole(self.model, batch.image[0])[None]
+        prediction = Prediction(probabilities, probabilities.argmax(1))
+        found = self.task.metrics(prediction, batch)
+        for key, value in {**found, "cases": torch.ones(())}.items():
+            number = value.detach().to("cpu", torch.float64)
+            self.sums[key] = self.sums.get(key, torch.zeros((), dtype=torch.float64)) + number
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean over all cases of all processes."""
+        sums = self._gathered()
+        cases = sums.pop("cases", 0.0)
+        if not cases:
+            return
+        for key, total in sums.items():
+            self.log(
+                f"val_{key}", total / cases, prog_bar=key == self.task.monitor, rank_zero_only=False
+            )
+        if self.plateau is not None and not self.trainer.sanity_checking:
+            self.plateau.step(sums[self.task.monitor] / cases)
+
+    def _gathered(self) -> dict[str, float]:
+        own = {key: float(value) for key, value in self.sums.items()}
+        if self.trainer.world_size == 1:
+            return own
+        parts: list[dict[str, float]] = [{}] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, own)
+        return {key: sum(p.get(key, 0.0) for p in parts) for part in parts for key in part}
+
+
+class Keeper(Callback):
+    """Keeps a training: best weights, last state, a row an epoch, and the end when it stalls.
+
+    Files in `folder`: `best.ckpt` (weights), `last.ckpt` (everything, to resume), `metrics.csv`.
+
+    Args:
+        folder: the run's folder.
+        fingerprint: of the recipe and the data; a checkpoint of another one is never resumed.
+        monitor: the validated number that should grow.
+        val_every: epochs between validations; the last epoch has one in any case.
+        patience: validations without growth until training stops; None goes on to the end.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        *,
+        monitor: str = "dice",
+        val_every: int = 1,
+        patience: int | None = None,
+    ) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        self.monitor, self.val_every, self.patience = f"val_{monitor}", val_every, patience
+        self.rows: list[dict[str, Any]] = []
+        self.best: float | None = None
+        self.best_epoch = -1
+        self.waited = 0
+        self.stopped = False
+        self.began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs, in plain types."""
+        names = ("fingerprint", "rows", "best", "best_epoch", "waited", "stopped")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Start the clock, and see to it that the last epoch is validated."""
+        del pl_module, batch
+        if batch_idx == 0:
+            self.began = time.perf_counter()
+            last = trainer.current_epoch + 1 == trainer.max_epochs
+            trainer.check_val_every_n_epoch = 1 if last else self.val_every
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the row, the best weights if these are, and the state to resume from."""
+        seen = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch
+        validated = (epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        row = dict.fromkeys(COLUMNS, "") | {"epoch": epoch, "train_loss": seen["train_loss"]}
+        if validated:
+            row |= {key: seen[key] for key in ("val_loss", self.monitor) if key in seen}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = round(time.perf_counter() - self.began, 3)
+        self.rows.append(row)
+        if not math.isfinite(seen["train_loss"]):
+            raise ValueError(
+                f"the training loss is {seen['train_loss']} in epoch {epoch}; "
+                "lower optimizer.lr or set trainer.gradient_clip=1.0"
+            )
+        score = seen.get(self.monitor) if validated else None
+        if score is not None or self.monitor not in seen:
+            self._compare(score, epoch, trainer, pl_module)
+        self.stopped = self.patience is not None and self.waited >= self.patience
+        if self.stopped:
+            trainer.should_stop = True
+        if trainer.is_global_zero:
+            write_text(self.folder / "metrics.csv", table(self.rows))
+        _save(trainer, self.folder / "last.ckpt")
+        log.info("epoch %d: %s", epoch, _sentence(row))
+
+    def _compare(
+        self, score: float | None, epoch: int, trainer: Trainer, pl_module: LightningModule
+    ) -> None:
+        """Without validation cases the latest weights count as the best."""
+        if score is not None and self.best is not None and score <= self.best:
+            self.waited += 1
+            return
+        self.best, self.best_epoch, self.waited = score, epoch, 0
+        if trainer.is_global_zero:
+            model: Any = pl_module.model
+            with atomic(self.folder / "best.ckpt") as part:
+                torch.save(
+                    {"fingerprint": self.fingerprint, "epoch": epoch, "model": model.state_dict()},
+                    part,
+                )
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """The rows of `metrics.csv`, a row an epoch; a number that was not taken is left empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def score_cases(task: Task, whole: Whole, cases: Iterable[Batch]) -> dict[str, float]:
+    """Mean of a task's metrics over whole cases, as `val_<metric>`; nothing for no cases."""
+    found = []
+    for case in cases:
+        probabilities = whole(task.model, case.image[0])[None]
+        found.append(task.metrics(Prediction(probabilities, probabilities.argmax(1)), case))
+    names = found[0] if found else {}
+    return {f"val_{n}": sum(float(f[n]) for f in found) / len(found) for n in names}
+
+
+def gain_of_largest(
+    network: nn.Module, whole: Whole, cases: Iterable[Batch], classes: Sequence[int]
+) -> dict[int, float]:
+    """How much the mean Dice of each class grows if only its largest piece is kept.
+
+    Pieces are counted as in prediction, where corners connect; a class in no case is left out.
+    """
+    gains: dict[int, list[float]] = {k: [] for k in classes}
+    for case in cases if classes else ():
+        if case.target is None:
+            continue
+        device = next(iter(network.state_dict().values())).device
+        labels = whole(network, case.image[0].to(device)).argmax(0).cpu().numpy()
+        target = case.target[0].numpy()
+        for k in classes:
+            found, there = labels == k, target == k
+            if there.any() or found.any():
+                gains[k].append(_dice(_largest(found), there) - _dice(found, there))
+    return {k: sum(g) / len(g) for k, g in gains.items() if g}
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import generate_binary_structure, label
+
+    pieces, count = label(mask, structure=generate_binary_structure(3, 3))
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    kept: np.ndarray = pieces == int(sizes.argmax())
+    return kept
+
+
+def _dice(found: np.ndarray, there: np.ndarray) -> float:
+    return 2 * float((found & there).sum()) / max(1.0, float(found.sum() + there.sum()))
+
+
+def _short(value: Any) -> Any:  # noqa: ANN401 -- a cell
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {_short(v)}" for k, v in row.items() if k != "epoch" and v != "")
+
+
+def _save(trainer: Trainer, path: Path) -> None:
+    """All processes take part in gathering a checkpoint; the first one writes it, whole."""
+    part = path.with_name(f".part-{path.name}")
+    trainer.save_checkpoint(part)
+    if trainer.is_global_zero:
+        part.replace(path)

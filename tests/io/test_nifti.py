@@ -1,0 +1,439 @@
+import gzip
+import struct
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medseg.geometry.grid import Grid
+from medseg.geometry.resample import Passage
+from medseg.io import nifti
+
+GEOMETRY = (
+    "qform_code sform_code xyzt_units quatern_b quatern_c quatern_d "
+    "qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z"
+).split()
+OBLIQUE = np.array(
+    [[-1.9, 0.3, 0.1, 40], [0.2, 1.4, -0.9, -30], [0.15, 0.6, 2.2, 11], [0, 0, 0, 1.0]]
+)
+
+
+def turned(degrees, spacing) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) * spacing
+    affine[:3, 3] = [-7, 8.5, 9]
+    return affine
+
+
+def save(path, array, affine=None, *, kind=nibabel.Nifti1Image, **fields):
+    """A file made by nibabel, some header fields then set by hand, even to nonsense."""
+    image = kind(array, np.diag([2.0, 3, 4, 1]) if affine is None else affine)
+    nibabel.save(image, path)
+    if fields:
+        packed = path.name.endswith(".gz")
+        raw = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+        header = image.header.copy()
+        size = header.sizeof_hdr
+        header = type(header)(bytes(raw[:size]), check=False)
+        for name, value in fields.items():
+            header[name] = value
+        raw[:size] = header.binaryblock
+        path.write_bytes(gzip.compress(bytes(raw)) if packed else bytes(raw))
+    return path
+
+
+def ramp(*shape, dtype=np.int16) -> np.ndarray:
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"])
+def test_values_and_places_are_those_of_nibabel(tmp_path, kind, suffix, dtype):
+    path = save(tmp_path / f"a{suffix}", ramp(4, 3, 5, dtype=dtype), OBLIQUE, kind=kind)
+    sample = nifti.read(path)
+    assert sample.id == "a"
+    assert sample.channels == ("image",)
+    assert sample.image.dtype == np.float32
+    assert (sample.image[0] == np.asanyarray(nibabel.load(path).dataobj)).all()
+    assert (sample.space.affine == nibabel.load(path).affine).all()
+    assert sample.meta["version"] == (1 if kind is nibabel.Nifti1Image else 2)
+    assert nifti.read_header(path).misalignment_mm(sample.space) == 0
+
+
+@pytest.mark.parametrize(
+    ("slope", "inter", "wanted"),
+    [
+        (0.5, -3, lambda v: v * 0.5 - 3),
+        (0, 9, lambda v: v),
+        (np.nan, 9, lambda v: v),
+        (np.inf, 0, lambda v: v),
+        (2, np.nan, lambda v: v * 2.0),
+        (-1, 0, lambda v: -v),
+    ],
+)
+def test_slope_and_intercept_are_applied_and_nonsense_counts_as_none(
+    tmp_path, slope, inter, wanted
+):
+    array = ramp(3, 4, 5)
+    path = save(tmp_path / "a.nii", array, scl_slope=slope, scl_inter=inter)
+    assert (nifti.read(path).image[0] == wanted(array)).all()
+
+
+def test_wide_integers_are_scaled_before_they_are_rounded(tmp_path):
+    array = np.full((2, 2, 2), 2**30 + 3, dtype=np.int32)
+    path = save(tmp_path / "a.nii", array, scl_slope=1.0, scl_inter=-(2.0**30))
+    assert (nifti.read(path).image == 3).all()
+
+
+def test_big_endian_files_are_read(tmp_path):
+    header = nibabel.Nifti1Header(endianness=">")
+    header.set_data_dtype(">i2")
+    image = nibabel.Nifti1Image(ramp(3, 4, 5, dtype=">i2"), OBLIQUE, header)
+    nibabel.save(image, tmp_path / "a.nii")
+    assert (tmp_path / "a.nii").read_bytes()[:4] == struct.pack(">i", 348)
+    assert (nifti.read(tmp_path / "a.nii").image[0] == ramp(3, 4, 5)).all()
+
+
+def test_the_sform_counts_before_the_qform_and_without_both_the_sizes_alone(tmp_path):
+    path = tmp_path / "a.nii"
+    image = nibabel.Nifti1Image(ramp(3, 4, 5), None)
+    image.set_sform(turned(10, (1, 2, 3)), 2)
+    image.set_qform(turned(-20, (1, 2, 3)), 1)
+    for sform, qform, wanted in (
+        (2, 1, turned(10, (1, 2, 3))),
+        (0, 1, turned(-20, (1, 2, 3))),
+        (0, 0, None),
+    ):
+        image.header["sform_code"], image.header["qform_code"] = sform, qform
+        path.write_bytes(image.to_bytes())
+        if wanted is None:
+            wanted = nibabel.load(path).affine
+        np.testing.assert_allclose(nifti.read(path).space.affine, wanted, atol=1e-6)
+
+
+def test_voxel_sizes_below_zero_and_odd_signs_are_read_like_positive_ones(tmp_path):
+    path = save(
+        tmp_path / "a.nii", ramp(3, 4, 5), turned(30, (1, 2, 3)), sform_code=0, qform_code=1
+    )
+    good = nifti.read(path).space
+    pixdim = np.array([0, -1, 2, -3, 1, 1, 1, 1], dtype=np.float32)
+    odd = nifti.read(
+        save(path, ramp(3, 4, 5), turned(30, (1, 2, 3)), sform_code=0, qform_code=1, pixdim=pixdim)
+    )
+    np.testing.assert_allclose(odd.space.affine, good.affine, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("code", "unit", "factor"), [(1, "m", 1000), (3, "um", 0.001), (0, "unknown", 1)]
+)
+def test_lengths_in_other_units_become_millimetres_and_come_back(tmp_path, code, unit, factor):
+    path = save(tmp_path / "a.nii", ramp(3, 4, 5), turned(5, (1, 2, 3)), xyzt_units=code)
+    sample = nifti.read(path)
+    assert sample.meta["units"] == unit
+    np.testing.assert_allclose(sample.space.spacing_mm, np.array([1, 2, 3]) * factor, rtol=1e-6)
+    for grid in (sample.space, sample.space.crop((1, 1, 1), (2, 2, 2))):
+        nifti.write(tmp_path / "b.nii", np.zeros(grid.shape, bool), grid, sample.meta)
+        np.testing.assert_allclose(
+            nifti.read(tmp_path / "b.nii").space.affine, grid.affine, rtol=1e-6, atol=1e-6 * factor
+        )
+        assert nibabel.load(tmp_path / "b.nii").header["xyzt_units"] == code
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [((4, 5), (4, 5, 1)), ((4, 5, 6, 1), (4, 5, 6)), ((4, 5, 6, 1, 1), (4, 5, 6))],
+)
+def test_flat_images_gain_an_axis_and_single_last_axes_go(tmp_path, shape, wanted):
+    path = save(tmp_path / "a.nii.gz", ramp(*shape))
+    sample = nifti.read(path)
+    assert sample.image.shape == (1, *wanted)
+    assert (sample.image.ravel() == ramp(*shape).ravel()).all()
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_volume_of_a_4d_file_is_chosen_or_asked_for(tmp_path, suffix):
+    array = ramp(4, 3, 2, 5)
+    path = save(tmp_path / f"a{suffix}", array)
+    for volume in (0, 4):
+        assert (nifti.read(path, volume=volume).image[0] == array[..., volume]).all()
+        assert (nifti.read_labels(path, volume=volume)[0] == array[..., volume]).all()
+    with pytest.raises(ValueError, match=r"a\.nii.*4-D.*5 volumes.*--volume N, N from 0 to 4"):
+        nifti.read(path)
+    with pytest.raises(ValueError, match="--volume 5 does not exist"):
+        nifti.read(path, volume=5)
+    single = save(tmp_path / "b.nii", ramp(4, 3, 2))
+    assert nifti.read(single, volume=0).image.shape == (1, 4, 3, 2)
+    with pytest.raises(ValueError, match="holds 1 volume, so --volume 1"):
+        nifti.read_header(single, volume=1)
+
+
+def test_values_that_are_not_finite_are_kept_for_check_to_report(tmp_path):
+    array = ramp(3, 3, 3, dtype=np.float32)
+    array[0, 0, :2] = np.nan, np.inf
+    image = nifti.read(save(tmp_path / "a.nii", array)).image[0]
+    assert np.isnan(image[0, 0, 0])
+    assert np.isinf(image[0, 0, 1])
+
+
+def bad_affine(path):
+    save(path, ramp(3, 3, 3), srow_x=[np.nan, 0, 0, 0], sform_code=1)
+
+
+def cut_short(path):
+    whole = save(path, np.random.default_rng(0).integers(0, 999, (30, 30, 30)).astype(np.int16))
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+
+
+def huge(path):
+    save(path, ramp(3, 3, 3), kind=nibabel.Nifti2Image, dim=[3, 60000, 60000, 60000, 1, 1, 1, 1])
+
+
+def wrapped(path):
+    save(path, ramp(3, 3, 3), dim=np.array([3, 60000, 60000, 60000, 1, 1, 1, 1]).astype(np.int16))
+
+
+def corrupt(path):
+    cut = save(path, np.random.default_rng(0).integers(0, 999, (30, 30, 30)).astype(np.int16))
+    raw = bytearray(cut.read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 40] = bytes(40)
+    cut.write_bytes(raw)
+
+
+def rgb(path):
+    save(path, np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]))
+
+
+BAD = [
+    ("a.nii", bad_affine, "not a finite 4x4.*mend the header"),
+    ("a.nii.gz", bad_affine, "not a finite 4x4.*mend the header"),
+    ("a.nii.gz", cut_short, "cut short or damaged.*copy"),
+    ("a.nii", cut_short, "claims.*cannot hold.*copy"),
+    ("a.nii.gz", huge, r"claims \(60000, 60000, 60000\).*TiB.*cannot hold"),
+    ("a.nii", huge, r"claims \(60000, 60000, 60000\).*TiB.*cannot hold"),
+    ("a.nii.gz", wrapped, "claims the shape .*at least one voxel"),
+    ("a.nii.gz", corrupt, "cut short or damaged"),
+    ("a.nii.gz", lambda p: p.write_bytes(b""), r"empty \(0 bytes\)"),
+    ("a.nii", lambda p: p.write_bytes(b"hello world" * 99), "not a NIfTI file.*give a .nii"),
+    ("a.nii", lambda p: p.write_bytes(b"\x5c\x01\x00\x00" + bytes(500)), "lacks its mark"),
+    ("a.nii.gz", lambda p: p.write_bytes(b"hello world" * 99), "is not gzip-compressed.*rename"),
+    ("a.nii", lambda p: p.write_bytes(gzip.compress(b"x" * 999)), "is gzip-compressed.*rename"),
+    ("a.nii.gz", lambda p: p.write_bytes(gzip.compress(b"x" * 9)), "not a NIfTI file"),
+    ("a.nii.gz", lambda p: p.write_bytes(b"\x1f\x8b\x08"), "cut short or damaged"),
+    ("a.nii", rgb, "RGB colour.*one real number"),
+    ("a.nii", lambda p: save(p, ramp(3, 3, 3, dtype=np.complex64)), "complex64.*magnitude"),
+    ("a.nii", lambda p: save(p, ramp(4, 4, 4, 1, 3)), "vectors or tensors"),
+    ("a.nii", lambda p: save(p, ramp(3, 3, 3), datatype=1234), "header is damaged"),
+    ("a.nii", lambda p: save(p, ramp(3, 3, 3), sform_code=1, srow_x=[0, 0, 0, 1]), "singular"),
+    ("a.nii", lambda p: p.mkdir(), "is a folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "words"), BAD)
+def test_a_bad_file_is_refused_by_name_fault_and_cure(tmp_path, name, make, words):
+    path = tmp_path / name
+    make(path)
+    for read in (nifti.read, nifti.read_labels):
+        with pytest.raises(ValueError, match=f"(?s)^{path}.*{words}"):
+            read(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no\.nii does not exist; give"):
+        nifti.read(tmp_path / "no.nii")
+
+
+def test_more_voxels_than_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.nii", ramp(30, 30, 30))
+    monkeypatch.setattr(nifti, "_available", lambda: 100_000)
+    with pytest.raises(ValueError, match=r"takes 158\.2 KiB of memory, 97\.7 KiB are free"):
+        nifti.read(path)
+    assert nifti.read_header(path).shape == (30, 30, 30)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int32])
+def test_labels_become_small_integers(tmp_path, dtype):
+    array = np.random.default_rng(0).choice([0, 1, 200], (4, 5, 6)).astype(dtype)
+    labels, grid, meta = nifti.read_labels(save(tmp_path / "a.nii.gz", array))
+    assert labels.dtype == np.uint8
+    assert (labels == array).all()
+    assert grid.shape == (4, 5, 6)
+    assert meta["format"] == "nifti"
+
+
+def test_scaled_labels_and_labels_beyond_a_byte_are_read(tmp_path):
+    stored = np.random.default_rng(0).choice([0, 51, 255], (4, 5, 6)).astype(np.uint8)
+    path = save(tmp_path / "a.nii", stored, scl_slope=np.float32(1 / 51), scl_inter=0)
+    assert (nifti.read_labels(path)[0] == stored // 51).all()
+    wide = save(tmp_path / "b.nii", ramp(3, 3, 3) * 100)
+    assert nifti.read_labels(wide)[0].dtype == np.uint16
+    signed = save(tmp_path / "c.nii", ramp(3, 3, 3) - 1)
+    assert nifti.read_labels(signed)[0].min() == -1
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(0.5, "value 0.5 at voxel"), (np.nan, "value nan"), (np.inf, "value inf")]
+)
+def test_a_label_that_is_no_whole_number_is_named(tmp_path, value, words):
+    array = np.zeros((4, 5, 6), np.float32)
+    array[1, 2, 3] = value
+    with pytest.raises(ValueError, match=rf"{words}.*\(1, 2, 3\).*whole numbers"):
+        nifti.read_labels(save(tmp_path / "a.nii", array))
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("codes", [(0, 0), (0, 2), (1, 0), (1, 4), (3, 3)])
+def test_both_transforms_codes_and_units_come_back_bit_for_bit(tmp_path, kind, codes):
+    image = kind(ramp(4, 3, 5), None)
+    image.set_qform(turned(33, (1.1, 2.2, 3.3)), codes[0])
+    image.set_sform(OBLIQUE, codes[1])
+    image.header.set_xyzt_units("mm", "msec")
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    sample = nifti.read(tmp_path / "a.nii.gz")
+    nifti.write(tmp_path / "b.nii.gz", ramp(4, 3, 5), sample.space, sample.meta)
+    before, after = (nibabel.load(tmp_path / f"{n}.nii.gz") for n in "ab")
+    assert type(after) is kind
+    for field in GEOMETRY:
+        assert np.array_equal(before.header[field], after.header[field]), field
+    assert np.array_equal(before.header["pixdim"][:4], after.header["pixdim"][:4])
+    assert np.array_equal(before.affine, after.affine)
+    assert (np.asanyarray(after.dataobj) == ramp(4, 3, 5)).all()
+
+
+def test_another_grid_is_written_with_the_old_codes(tmp_path):
+    sample = nifti.read(save(tmp_path / "a.nii", ramp(4, 3, 5), turned(12, (1, 2, 3))))
+    grid = sample.space.respaced((2.0, 2.0, 2.0))
+    nifti.write(tmp_path / "b.nii", np.zeros(grid.shape, np.uint8), grid, sample.meta)
+    header = nibabel.load(tmp_path / "b.nii").header
+    assert (header["qform_code"], header["sform_code"]) == (0, 2)
+    np.testing.assert_allclose(header.get_sform(), grid.affine, atol=1e-6)
+    np.testing.assert_allclose(header.get_zooms(), grid.spacing_mm, rtol=1e-6)
+    uncoded = dict(sample.meta, qform_code=0, sform_code=0)
+    nifti.write(tmp_path / "c.nii", np.zeros(grid.shape, np.uint8), grid, uncoded)
+    np.testing.assert_allclose(nibabel.load(tmp_path / "c.nii").affine, grid.affine, atol=1e-6)
+
+
+def test_a_grid_without_facts_gets_both_transforms_unless_it_is_sheared(tmp_path):
+    for affine, qform_code in ((turned(25, (1, 2, 3)), 1), (OBLIQUE, 0)):
+        nifti.write(tmp_path / "a.nii", np.zeros((3, 3, 3), bool), Grid((3, 3, 3), affine), {})
+        header = nibabel.load(tmp_path / "a.nii").header
+        assert (int(header["qform_code"]), int(header["sform_code"])) == (qform_code, 1)
+        assert header.get_xyzt_units()[0] == "mm"
+        np.testing.assert_allclose(header.get_best_affine(), affine, atol=1e-5)
+        if qform_code:
+            np.testing.assert_allclose(header.get_qform(), affine, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype"),
+    [
+        (np.ones((3, 3, 3), bool), np.uint8),
+        (np.full((3, 3, 3), 255, np.int64), np.uint8),
+        (np.full((3, 3, 3), 256, np.int64), np.uint16),
+        (np.full((3, 3, 3), 0.25, np.float64), np.float32),
+        (np.full((3, 3, 3, 4), 0.25, np.float16), np.float32),
+    ],
+)
+def test_labels_are_stored_small_and_all_else_as_float32(tmp_path, array, dtype):
+    nifti.write(tmp_path / "a.nii.gz", array, Grid((3, 3, 3), np.eye(4)), {})
+    image = nibabel.load(tmp_path / "a.nii.gz")
+    assert image.get_data_dtype() == dtype
+    assert (np.asanyarray(image.dataobj) == array).all()
+
+
+def test_equal_arrays_give_equal_bytes_whatever_their_layout(tmp_path):
+    array, grid = ramp(5, 6, 7, dtype=np.uint8), Grid((5, 6, 7), np.eye(4))
+    nifti.write(tmp_path / "a.nii.gz", array, grid, {})
+    nifti.write(tmp_path / "b.nii.gz", np.asfortranarray(array), grid, {})
+    packed = (tmp_path / "a.nii.gz").read_bytes()
+    assert packed == (tmp_path / "b.nii.gz").read_bytes()
+    assert packed[3:8] == bytes(5)  # no file name, no time
+
+
+@pytest.mark.parametrize(
+    ("array", "name", "words"),
+    [
+        (np.full((3, 3, 3), -1), "a.nii", "labels from -1"),
+        (np.full((3, 3, 3), 70000), "a.nii", "0 to 65535"),
+        (np.zeros((3, 3, 4)), "a.nii", "not on a grid"),
+        (np.zeros((3, 3, 3)), "a.mha", "ends with .nii.gz or .nii"),
+    ],
+)
+def test_what_cannot_be_written_leaves_an_earlier_file_alone(tmp_path, array, name, words):
+    (tmp_path / name).write_text("earlier")
+    with pytest.raises(ValueError, match=words):
+        nifti.write(tmp_path / name, array, Grid((3, 3, 3), np.eye(4)), {})
+    assert (tmp_path / name).read_text() == "earlier"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@given(
+    st.tuples(*[st.integers(1, 6)] * 3),
+    st.floats(-180, 180),
+    st.tuples(*[st.floats(0.2, 9)] * 3),
+    st.tuples(*[st.sampled_from([-1, 1])] * 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_what_is_written_is_read_again(tmp_path_factory, shape, degrees, spacing, signs):
+    path = tmp_path_factory.mktemp("nifti") / "a.nii.gz"
+    grid = Grid(shape, turned(degrees, np.array(spacing) * signs))
+    image = np.random.default_rng(0).random(shape).astype(np.float32)
+    nifti.write(path, image, grid, {})
+    sample = nifti.read(path)
+    assert (sample.image[0] == image).all()
+    assert sample.space.misalignment_mm(grid) < 1e-4
+    nifti.write(path, image, sample.space, sample.meta)
+    assert nifti.read(path).space.misalignment_mm(sample.space) == 0
+
+
+def test_every_real_file_reads_as_in_nibabel_and_goes_back(reference, tmp_path):
+    folder = reference / "data" / "mri"
+    paths = sorted([*folder.rglob("*.nii"), *folder.rglob("*.nii.gz")])
+    refused = []
+    for path in paths:
+        image = nibabel.load(path)
+        many = image.ndim == 4 and image.shape[3] > 1
+        if many:
+            with pytest.raises(ValueError, match="--volume N"):
+                nifti.read(path)
+        try:
+            sample = nifti.read(path, volume=1 if many else None)
+        except ValueError as error:
+            refused.append(path.name)
+            assert str(path) in str(error)
+            continue
+        values = np.asanyarray(image.dataobj)
+        values = (values[..., 1] if many else values).reshape(image.shape[:3])
+        np.testing.assert_allclose(
+            sample.image[0], values, rtol=3e-7, atol=3e-7 * np.abs(values).max()
+        )
+        assert np.array_equal(sample.space.affine, image.affine)
+        out = tmp_path / "out.nii.gz"
+        nifti.write(out, np.zeros(sample.space.shape, np.uint8), sample.space, sample.meta)
+        header = nibabel.load(out).header
+        for field in GEOMETRY:
+            assert np.array_equal(header[field], image.header[field]), (path, field)
+    assert len(paths) > 60
+    assert refused == ["complex_image.nii.gz", "rgb_test_file.nii.gz", "warp_t22mt1.nii.gz"]
+
+
+def test_a_head_in_all_48_axis_orders_is_one_canonical_head(reference):
+    files = sorted((reference / "data/mri/awkward/orientations").glob("*.nii.gz"))
+    assert len(files) == 48
+    wanted = None
+    for path in files:
+        sample = nifti.read(path)
+        assert sample.space.axcodes == path.name.split(".")[0]
+        passage = Passage.to(sample.space, (5.0, 6.0, None))
+        working = passage.image(sample.image)
+        if wanted is None:
+            wanted, grid = working, passage.working
+            closest = nibabel.as_closest_canonical(nibabel.load(path))
+            native = Passage.to(sample.space)
+            assert (native.image(sample.image)[0] == closest.get_fdata(dtype=np.float32)).all()
+            np.testing.assert_allclose(native.working.affine, closest.affine)
+        assert (working == wanted).all()
+        assert passage.working.misalignment_mm(grid) < 1e-4
