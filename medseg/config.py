@@ -94,8 +94,8 @@ def register() -> None:
     from omegaconf import DictConfig, OmegaConf
 
     data = OmegaConf.structured(DataConfig)
-    data.source = DictConfig({}, flags={"struct": False})
-    OmegaConf.set_struct(data.labels, False)
+    for section in (data.source, data.labels):
+        OmegaConf.set_struct(section, False)
     groups: dict[Any, Any] = {n: DictConfig({}, flags={"struct": False}) for n in OPEN_GROUPS}
     groups["block"] = DictConfig(None, flags={"struct": False})
     trainer = OmegaConf.structured(TrainerConfig)
@@ -197,34 +197,7 @@ def refers(node: "DictConfig", group: str) -> bool:
 
 def network_spec(node: Any) -> dict[str, Any]:  # noqa: ANN401 -- any recipe node
     """A network as a model file names it: plain stems and class names, never a dotted path."""
-    content = plain(node)
-    found = signature.locate(str(content["_target_"]))
-    given = {k: v for k, v in content.items() if k not in signature.RESERVED}
-    return {**_stem(found, "medseg.models.", "name"), "arguments": _spec_value(given)}
-
-
-def _spec_value(value: Any) -> Any:  # noqa: ANN401 -- any YAML value
-    if isinstance(value, Mapping) and "_target_" in value:
-        found = signature.locate(str(value["_target_"]))
-        given = {k: _spec_value(v) for k, v in value.items() if k not in signature.RESERVED}
-        if found.__module__.startswith("torch_geometric.nn."):
-            return {"graph": found.__name__, "arguments": given}
-        return {**_stem(found, "medseg.nn.blocks.", "block"), "arguments": given}
-    if isinstance(value, Mapping):
-        return {key: _spec_value(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spec_value(inner) for inner in value]
-    return value
-
-
-def _stem(found: Callable[..., Any], room: str, key: str) -> dict[str, str]:
-    stem = found.__module__.removeprefix(room)
-    if not found.__module__.startswith(room) or "." in stem:
-        raise ValueError(
-            f"{found.__module__}.{found.__name__} cannot stand in a model file: "
-            f"only classes of {room[:-1]} can be found again by name"
-        )
-    return {key: stem, "class": found.__name__}
+    return signature.spec(plain(node))
 
 
 def fingerprint(name: str, overrides: Sequence[str] = (), groups: Iterable[str] = ()) -> str:
@@ -293,7 +266,8 @@ def hydra_stage(
     own, rest = parser.parse_known_args(list(arguments))
     register()
     job = Job(name, function, own)
-    rest = [*_folders(getattr(own, "out", None), rest), *rest]
+    flags, overrides = naming.parted(rest)
+    rest = [*flags, *_folders(getattr(own, "out", None), overrides), *overrides]
     try:
         with _as_program(f"medseg {name}", rest):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
@@ -301,6 +275,12 @@ def hydra_stage(
         raise ValueError(hydra_message(error)) from None
     except Stopped as stopped:
         raise stopped.error from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+            reason = error if isinstance(error, OSError) else error.__cause__
+            text = f"the output folder cannot be written ({reason}); choose another --out"
+            raise OSError(text) from None
+        raise
     return 1 if job.failures else 0
 
 
@@ -342,6 +322,17 @@ def _as_program(program: str, arguments: Sequence[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full
 
 
+def _tidy(folder: Path, own: set[str]) -> None:
+    """Remove a run folder in which nothing but Hydra has written, and parents left empty."""
+    import shutil
+
+    if {path.name for path in folder.iterdir()} <= own:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
+
+
 class Stopped(BaseException):
     """Carries a user's error past Hydra, which would wrap any `Exception` in noise."""
 
@@ -376,6 +367,8 @@ class Job:
         try:
             return self.function(settled(cfg, state.runtime.choices), paths)
         except (ValueError, OSError, ImportError, RuntimeError, KeyError, MemoryError) as error:
+            if state.output_subdir is not None:
+                _tidy(paths.folder, {state.output_subdir, f"{self.name}.log"})
             if not sweep:
                 raise Stopped(error) from error
             text = f"{' '.join(state.overrides.task)}: {error}"

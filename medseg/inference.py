@@ -57,7 +57,6 @@ def sliding_window(
     return out
 
 
-@torch.no_grad()
 def slabs(
     forward: Forward,
     image: Float[Tensor, "c x y z"],
@@ -109,6 +108,7 @@ def _sorted_back(start: Sequence[int], order: Sequence[int]) -> Start:
     return x, y, z
 
 
+@torch.no_grad()
 def _probabilities(
     forward: Forward,
     windows: Float[Tensor, "b c x y z"],

@@ -11,6 +11,10 @@ from typing import Any
 from medseg.provenance import hash_value
 
 NAME_LENGTH = 60
+_VALUED = (
+    *("--cfg", "-c", "--package", "-p", "--experimental-rerun"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+)
 
 
 def variant(overrides: Iterable[str]) -> str:
@@ -56,6 +60,21 @@ def chosen(overrides: Iterable[str], key: str, default: str) -> str:
     """The last value that the overrides give a key."""
     found = [str(o).partition("=")[2] for o in overrides if str(o).partition("=")[0] == key]
     return found[-1] if found and found[-1] not in ("", "null") else default
+
+
+def parted(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options and the overrides of a command line, which may stand in any order.
+
+    Hydra itself takes no override after an option that follows another override.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    before = ""
+    for text in arguments:
+        valued = before in _VALUED or (before in ("--info", "-i") and "=" not in text)
+        (flags if text.startswith("-") or valued else overrides).append(text)
+        before = text
+    return flags, overrides
 
 
 def differences(base: Mapping[str, Any], other: Mapping[str, Any], where: str) -> Iterable[str]:

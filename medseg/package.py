@@ -25,6 +25,7 @@ FORMAT = 1
 _STEM = re.compile(r"[a-z][a-z0-9_]*")
 _CLASS = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _DEPTH = 3
+_LONG = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,9 @@ def _fill(network: Mapping[str, Any], weights: Path) -> "nn.Module":
     try:
         module.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{weights} does not fit the network in {SPEC}: {error}") from None
+        why = " ".join(str(error).split())
+        why = why if len(why) < _LONG else f"{why[:_LONG]} …"
+        raise ValueError(f"{weights} does not fit the network in {SPEC}: {why}") from None
     if any(t.is_meta for t in [*module.parameters(), *module.buffers()]):
         module = build(network)
         module.load_state_dict(state, strict=True)

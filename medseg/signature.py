@@ -86,6 +86,37 @@ def _import(target: str) -> object:
     raise ValueError(f"_target_ {target} names no module that is installed")
 
 
+def spec(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's node by plain stem, class and arguments, as a model file names it."""
+    found = locate(str(node["_target_"]))
+    given = {k: _spec_value(v) for k, v in node.items() if k not in RESERVED}
+    return {**_stem(found, "medseg.models.", "name"), "arguments": given}
+
+
+def _spec_value(value: Any) -> Any:  # noqa: ANN401 -- any YAML value
+    if isinstance(value, Mapping) and "_target_" in value:
+        found = locate(str(value["_target_"]))
+        given = {k: _spec_value(v) for k, v in value.items() if k not in RESERVED}
+        if found.__module__.startswith("torch_geometric.nn."):
+            return {"graph": found.__name__, "arguments": given}
+        return {**_stem(found, "medseg.nn.blocks.", "block"), "arguments": given}
+    if isinstance(value, Mapping):
+        return {key: _spec_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spec_value(inner) for inner in value]
+    return value
+
+
+def _stem(found: Callable[..., Any], room: str, key: str) -> dict[str, str]:
+    stem = found.__module__.removeprefix(room)
+    if not found.__module__.startswith(room) or "." in stem:
+        raise ValueError(
+            f"{found.__module__}.{found.__name__} cannot stand in a model file: "
+            f"only classes of {room[:-1]} can be found again by name"
+        )
+    return {key: stem, "class": found.__name__}
+
+
 def arguments(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """A constructor's parameters by name, their annotations resolved where that is possible."""
     try:

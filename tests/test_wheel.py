@@ -82,7 +82,8 @@ def test_the_installed_package_is_the_wheels(installed):
 def test_it_trains_and_predicts(installed):
     installed(
         "medseg", "train", "experiment=ivdnet_spine", "model.width=4",
-        "trainer.max_epochs=1", "trainer.steps_per_epoch=1", "--out", "run",
+        "trainer.max_epochs=1", "trainer.steps_per_epoch=1", "data.source.n_train=2",
+        "data.source.n_val=1", "data.source.n_test=1", "--out", "run",
     )  # fmt: skip
     sheet = next(installed.folder.glob("data/prepared/spine/*/samples.csv"))
     installed("medseg", "predict", "run/model", sheet, "--split", "test", "--out", "predictions")

@@ -1,6 +1,6 @@
 """The one LightningDataModule: prepared cases in, batches of patches and whole cases out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -102,10 +102,11 @@ class DataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Whole cases, every world-th one for each process; none where nothing is to validate."""
-        rank = 0 if self.trainer is None else int(self.trainer.global_rank)
-        mine = self.val[rank :: self._world()]
         if not self.val:
             return []
+        rank = 0 if self.trainer is None else int(self.trainer.global_rank)
+        places = range(rank, -(-len(self.val) // self._world()) * self._world(), self._world())
+        mine = [self.val[n] if n < len(self.val) else None for n in places]
         return [
             DataLoader(
                 cast(Dataset[Any], Whole(self.prepared, mine)),
@@ -136,19 +137,22 @@ class DataModule(LightningDataModule):
 
 
 class Whole:
-    """Whole cases as batches of one."""
+    """Whole cases as batches of one; a process that has none left gives an empty batch for None."""
 
-    def __init__(self, prepared: Prepared, records: Sequence[PreparedRecord]) -> None:
+    def __init__(self, prepared: Prepared, records: Sequence[PreparedRecord | None]) -> None:
         self.prepared, self.records = prepared, list(records)
 
     def __len__(self) -> int:
         return len(self.records)
 
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[number] for number in range(len(self)))
+
     def __getitem__(self, number: int) -> Batch:
         """The case of a number."""
-        if number >= len(self.records):
-            raise IndexError(number)
         record = self.records[number]
+        if record is None:
+            return Batch(torch.zeros(0, 1, 1, 1, 1), None, (), torch.zeros(0, 1, dtype=torch.bool))
         sample = self.prepared.load(record)
         image = torch.from_numpy(np.array(sample.image, dtype=np.float32))
         target = None

@@ -113,11 +113,17 @@ def named(error: Exception, case: str) -> Exception:
 
 def _task(function: Callable[..., T], arguments: tuple[object, ...]) -> T:
     """Run in a worker: the keyboard interrupts the case, which tidies up, and not the worker."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         return function(*arguments)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt(*_: object) -> None:
+    """Once only, so that a second signal cannot interrupt the tidying up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _begin() -> None:

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,10 @@ class Recipe:
 
     def settled(self, table: Table) -> "Recipe":
         """With the slice axis of the first case in place of none."""
+        if not table.records():
+            raise ValueError(f"{table.path} holds no case")
         if self.slice_axis is not None:
             return self
-        from dataclasses import replace
-
         from medseg.io import formats
 
         first = table.records()[0]
@@ -127,14 +127,11 @@ def prepare_dataset(
         Counts `prepared` and `kept`, and the folder as `out`.
     """
     wanted = Recipe.of(recipe)
-    out = Path(out)
     index, count = shard
     if not 1 <= index <= count:
         raise ValueError(f"shard {index}/{count}: wanted i/n with i from 1 to n")
     writable(out)
     table = _table(source, wanted, recipe.get("source"), out)
-    if not table.records():
-        raise ValueError(f"{table.path} holds no case")
     wanted = wanted.settled(table)
     table.slice_axis = wanted.slice_axis
     picked = list(enumerate(table.records()))[index - 1 :: count]
@@ -144,7 +141,7 @@ def prepare_dataset(
     reader = table.alone()
     tasks = [(r.case, (reader, r, wanted, place, out)) for place, r in picked]
     rows = pool.each(prepare_case, tasks, workers=workers, what="prepare")
-    _write_index(out, table, wanted, recipe, [row for row, _ in rows], shard)
+    _write_index(out, table, wanted, recipe.get("source"), [row for row, _ in rows], shard)
     kept = sum(was_there for _, was_there in rows)
     return {"prepared": len(rows) - kept, "kept": kept, "out": str(out)}
 
@@ -321,11 +318,10 @@ def _write_index(
     out: Path,
     table: Table,
     recipe: Recipe,
-    given: Mapping[str, Any],
+    source: Any,  # noqa: ANN401 -- the recipe's node as plain values
     rows: Sequence[Mapping[str, Any]],
     shard: tuple[int, int],
 ) -> None:
-    source = given.get("source")
     mark = hash_value([recipe.content(), recipe.data, recipe.instances, source])[:16]
     meta = {
         "format": FORMAT,

@@ -109,7 +109,7 @@ class Prepared:
             path = record.folder / "label.npy"
             target = np.load(path, mmap_mode="r") if with_target and path.exists() else None
             about = read_json(record.folder / "case.json")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ValueError(
                 f"case {record.case} cannot be read from {record.folder} ({error}); remove that "
                 "folder and run `medseg prepare` again"

@@ -66,18 +66,16 @@ def examine(
             problems += _labels(record, _cut(record, image, grid, slice_axis), labels)
             label = _print(image, grid)
     elif record.split in {"train", "val"}:
-        problems.append(
-            Problem(
-                record.case,
-                "missing label",
-                f"no label for a {record.split} case",
-                "a label file",
-                "fill the cell, or leave the split empty",
-            )
-        )
+        problems.append(_unlabelled(record))
     problems += _twins(record.case, prints)
     grid_found = first[1] if first else None
     return Examined(record, tuple(problems), grid_found, prints, label)
+
+
+def _unlabelled(record: Record) -> Problem:
+    found = f"no label for a {record.split} case"
+    cure = "fill the cell, or leave the split empty"
+    return Problem(record.case, "missing label", found, "a label file", cure)
 
 
 def _open(

@@ -47,5 +47,6 @@ def mismatches(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     old, new = meta.get("source") or {}, plain(wanted["source"])
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key):
-            found.append(f"source.{key}: prepared {old.get(key)}, recipe {new.get(key)}")
+            was, asked = (part.get(key, "its default") for part in (old, new))
+            found.append(f"source.{key}: prepared {was}, recipe {asked}")
     return found

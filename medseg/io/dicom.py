@@ -5,6 +5,7 @@ rescales the pixels.
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -50,6 +51,9 @@ _TRAITS = (
     "0008|0032",  # acquisition time
 )
 _POSITION, _DIRECTIONS, _SPACING, _SERIES = "0020|0032", "0020|0037", "0028|0030", "0020|000e"
+# Storage classes of CT, MR, nuclear and PET slices, as the head of a file names them.
+_VOLUMETRIC = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2|4|20|128|130)(\.\d+)?(?![\d.])")
+_PIXELS = b"\xe0\x7f\x10\x00"  # tag 7fe0,0010, little endian
 _CODES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\.-+")
 
 
@@ -106,11 +110,7 @@ def read_header(path: Path, *, series: str | None = None) -> Grid:
 
 def is_dicom(path: Path) -> bool:
     """The mark after the preamble; without it, a DICOM suffix and the usual first group."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(132)
-    except OSError:
-        return False
+    head = _head(path)[:132]
     bare = path.suffix.lower() in SUFFIXES and head[:2] in (b"\x02\x00", b"\x08\x00")
     return head[128:] == b"DICM" or bare
 
@@ -135,6 +135,14 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         switch.SetGlobalWarningDisplay(before)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(512)
+    except OSError:
+        return b""
 
 
 def _files(folder: Path) -> list[Path]:
@@ -174,6 +182,10 @@ def _reader(path: Path) -> Any:  # noqa: ANN401 -- a SimpleITK reader
 def _plane(path: Path) -> Slice | None:
     """A file's place and traits; None for what is no slice in a patient."""
     reader = _reader(path)
+    if reader is None and _VOLUMETRIC.search(_head(path)):
+        raise ValueError(
+            f"{path} is a slice that is cut short or damaged; copy it again from its source"
+        )
     if reader is None:
         return None
     tags = _tags(reader, {*TECHNICAL, *_TRAITS, _POSITION, _DIRECTIONS, _SPACING, _SERIES})
@@ -241,15 +253,32 @@ def _numbers(tags: dict[str, str], tag: str, count: int) -> Float[np.ndarray, " 
     return values if len(values) == count and np.isfinite(values).all() else None
 
 
+def _whole(plane: Slice) -> bool:
+    """Whether plain pixels reach as far as their length says: GDCM fills up a file cut short."""
+    content = plane.file.read_bytes()
+    at = content.find(_PIXELS)
+    while at >= 0:
+        explicit = content[at + 4 : at + 6] in (b"OW", b"OB")
+        start = at + (12 if explicit else 8)
+        length = int.from_bytes(content[start - 4 : start], "little")
+        plausible = explicit or 1 <= length / (plane.size[0] * plane.size[1]) <= 16
+        if plausible and length != 0xFFFFFFFF and start + length > len(content):
+            return False
+        at = content.find(_PIXELS, at + 4)
+    return True
+
+
 def _pixels(path: Path, plane: Slice, index: int) -> Float[np.ndarray, "i j"]:
     """Rescaled values of one slice, columns first."""
     try:
         image = _reader(plane.file).Execute()
     except (RuntimeError, AttributeError):
+        image = None
+    if image is None or not _whole(plane):
         raise ValueError(
             f"{path}: slice {index + 1} (file {plane.file.name}) cannot be decoded: it is cut "
             "short or its compression is not known; copy it again or decompress the series"
-        ) from None
+        )
     values: np.ndarray = import_module("SimpleITK").GetArrayFromImage(image)
     if values.ndim != 3 or values.shape[0] != 1:
         raise ValueError(

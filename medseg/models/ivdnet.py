@@ -8,7 +8,7 @@ all maps stay aligned; `history="crop"` is the centre crop of 2018 with the same
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -133,7 +133,7 @@ class IVDNet(nn.Module):
             for i, o in zip(entries[:-1], widths[:-1], strict=True)
         )
         self.bridge = Inception(entries[-1], widths[-1], ndim=ndim, factorised=factorised)
-        self.up = nn.ModuleList(_up(2 * o, o, s, ndim) for o, s in _upwards(widths, steps))
+        self.up = nn.ModuleList(up_block(2 * o, o, s, ndim) for o, s in _upwards(widths, steps))
         self.decoder = nn.ModuleList(
             Inception(o, o, ndim=ndim, factorised=False) for o, _ in _upwards(widths, steps)
         )
@@ -173,7 +173,7 @@ class IVDNet(nn.Module):
         return torch.cat(maps, 1)
 
 
-def _up(i: int, o: int, stride: tuple[int, ...], ndim: int) -> nn.Sequential:
+def up_block(i: int, o: int, stride: tuple[int, ...], ndim: int) -> nn.Sequential:
     """Transposed 3-convolution, batch normalisation, ReLU."""
     return nn.Sequential(
         transposed(i, o, 3, stride=stride, ndim=ndim),
@@ -292,7 +292,7 @@ def upstream_arguments(shapes: Mapping[str, Sequence[int]]) -> dict[str, int | b
     }
 
 
-def load_upstream(state: Mapping[str, Tensor], *, history: str = "crop") -> IVDNet:
+def load_upstream(state: Mapping[str, Any], *, history: str = "crop") -> IVDNet:
     """The network of the authors' state dict; width, paths, levels, classes follow its shapes.
 
     State dicts only: the authors' files hold whole pickled modules, which run code when read. Open
@@ -300,8 +300,8 @@ def load_upstream(state: Mapping[str, Tensor], *, history: str = "crop") -> IVDN
     """
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ValueError(
-            f"a {type(state).__name__} came, a state dict (names to tensors) is wanted; "
-            "save model.state_dict() where the model was made"
+            f"a {type(state).__name__} came that is no state dict (names to tensors); save "
+            "model.state_dict() where the model was made, or give the part that holds it"
         )
     plain = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     arguments = upstream_arguments({key: tuple(tensor.shape) for key, tensor in plain.items()})

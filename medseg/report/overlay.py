@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Bool, Float, Integer, Num
 
 from medseg.geometry.grid import Grid
+from medseg.metrics.surface import union_box
 from medseg.report.summary import case_means
 
 REFERENCE = "#2ee6d6"
 PREDICTION = "#ffb000"
 PAPER = "#0d1117"
 INK = "#c9d1d9"
+MARGIN_MM = 15.0
+MARGIN = 0.3
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,11 @@ def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]
     """Cases worth a picture: best, median, worst by mean Dice, and every one that went wrong."""
     means = sorted(case_means(rows).items(), key=lambda item: (-item[1], item[0]))
     roles: dict[str, list[str]] = {}
-    if means:
-        places = {"best": 0, "median": len(means) // 2, "worst": len(means) - 1}
-        for role, place in places.items():
+    places = {"best": 0, "median": len(means) // 2, "worst": len(means) - 1}
+    if len(means) == 1:
+        places = {"the only case": 0}
+    for role, place in places.items() if means else ():
+        if len(means) != 2 or role != "median":
             roles.setdefault(means[place][0], []).append(role)
     for status in ("failed", "missed", "spurious"):
         for row in rows:
@@ -73,27 +78,46 @@ def draw(
     truth = turn(reference)
     found = np.zeros_like(truth) if prediction is None else turn(prediction)
     scan = np.zeros(truth.shape, dtype=np.float32) if image is None else turn(image)
-    extent = np.array(truth.shape) * np.array(spacing)
-    widths = [float(extent[plane.across]) for plane in PLANES]
-    heights = [float(extent[plane.down]) for plane in PLANES]
     window = _window(scan)
-    figure = Figure(figsize=_size(widths, heights), dpi=110, facecolor=PAPER)
-    ratios = [max(width, 0.25 * max(widths)) for width in widths]
+    box = _surroundings((truth > 0) | (found > 0), spacing)
+    volumes = [volume[box] for volume in (scan, truth, found)]
+    extent = np.array(volumes[0].shape) * np.array(spacing)
+    widths = [float(extent[plane.across]) for plane in PLANES]
+    size, ratios = _size(widths, [float(extent[plane.down]) for plane in PLANES])
+    figure = Figure(figsize=size, dpi=110, facecolor=PAPER)
     panels = figure.subplots(1, 3, gridspec_kw={"width_ratios": ratios, "wspace": 0.06})
     for plane, axes in zip(PLANES, panels, strict=True):
-        place = _place(truth, found, plane.fixed)
-        cuts = [_cut(volume, plane, place) for volume in (scan, truth, found)]
-        aspect = spacing[plane.down] / spacing[plane.across]
-        _panel(axes, plane, cuts, aspect, window)
-        axes.set_title(f"{plane.name} {place + 1}/{truth.shape[plane.fixed]}", color=INK, size=8)
+        place = _place(volumes[1], volumes[2], plane.fixed)
+        cuts = [_cut(volume, plane, place) for volume in volumes]
+        _panel(axes, plane, cuts, spacing[plane.down] / spacing[plane.across], window)
+        number = box[plane.fixed].start + place + 1
+        axes.set_title(f"{plane.name} {number}/{truth.shape[plane.fixed]}", color=INK, size=8)
     _caption(figure, title, drawn=prediction is not None)
     figure.savefig(path, facecolor=PAPER, format="png")
 
 
-def _size(widths: list[float], heights: list[float]) -> tuple[float, float]:
-    """Inches that give the tallest panel its own aspect, within sensible bounds."""
-    total = sum(max(width, 0.25 * max(widths)) for width in widths)
-    return 9.6, float(np.clip(9.0 * max(heights) / total, 2.2, 6.0)) + 0.75
+def _surroundings(
+    inside: Bool[np.ndarray, "r a s"], spacing: tuple[float, float, float]
+) -> tuple[slice, slice, slice]:
+    """The structures' box and a margin around it, so that outlines are large enough to judge."""
+    box = union_box(inside, inside)
+    if box is None:
+        return slice(0, inside.shape[0]), slice(0, inside.shape[1]), slice(0, inside.shape[2])
+    longest = max((b.stop - b.start) * step for b, step in zip(box, spacing, strict=True))
+    margin = max(MARGIN_MM, MARGIN * longest)
+    x, y, z = (
+        slice(max(0, b.start - round(margin / step)), min(n, b.stop + round(margin / step)))
+        for b, step, n in zip(box, spacing, inside.shape, strict=True)
+    )
+    return x, y, z
+
+
+def _size(widths: list[float], heights: list[float]) -> tuple[tuple[float, float], list[float]]:
+    """The figure's inches and the panels' share of its width: one scale for all three planes."""
+    ratios = [max(width, 0.3 * max(widths)) for width in widths]
+    tall = 9.4 * max(heights) / sum(ratios)
+    fitting = min(1.0, 4.4 / tall)
+    return (max(6.6, 0.2 + 9.4 * fitting), max(2.2, tall * fitting) + 0.75), ratios
 
 
 def _window(scan: Float[np.ndarray, "r a s"]) -> tuple[float, float]:

@@ -201,7 +201,8 @@ def _leaks(
     ]
     found = leaks(cases)
     model: Mapping[str, Any] = next(
-        (s["model"] for s in sidecars.values() if isinstance(s.get("model"), dict)), {})
+        (s["model"] for s in sidecars.values() if isinstance(s.get("model"), dict)), {}
+    )
     for folder in (options.out / "model", Path(str(model.get("path", "")))):
         card = folder / "model.json"
         if model and card.is_file():
@@ -331,6 +332,7 @@ def _picture(plan: Plan, job: Job, path: Path, title: str) -> None:
     """One case on its scan, as a whole volume even where only some slices are scored."""
     import numpy as np
 
+    from medseg.data.labels import values_in
     from medseg.data.table import MISALIGNED_MM, read_labels
     from medseg.io import formats
     from medseg.report.overlay import draw
@@ -338,7 +340,7 @@ def _picture(plan: Plan, job: Job, path: Path, title: str) -> None:
     reference, inside, prediction, _ = pairs.load(job)
     _, native = read_labels(job.record)
     names = plan.structures or tuple(
-        Structure(str(v), (v,), (v,)) for v in pairs.values_in(reference) if v
+        Structure(str(v), (v,), (v,)) for v in values_in(reference) if v
     )
     drawn = [np.zeros(inside.shape, dtype=np.int32) for _ in range(2)]
     for index, structure in enumerate(names, start=1):
@@ -357,7 +359,8 @@ def _picture(plan: Plan, job: Job, path: Path, title: str) -> None:
 
 def _line(summary: Mapping[str, Any], path: Path) -> str:
     """One line that says how it went."""
-    bits = [f"{summary['n_cases']} cases"]
+    count = summary["n_cases"]
+    bits = [f"{count} case{'' if count == 1 else 's'}"]
     for name, found in summary["structures"].items():
         score = found["metrics"].get("dice")
         if score and found["instance_of"] is None:

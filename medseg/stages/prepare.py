@@ -1,4 +1,4 @@
-"""`medseg prepare`: from raw data, as a recipe describes them, to the folder that training reads."""
+"""`medseg prepare`: from raw data, as a recipe describes it, to the folder that training reads."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg import config
+from medseg.naming import quote
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -14,9 +15,14 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Compose the recipe (or several, under -m) and prepare its cases."""
-    parser = config.path_options("prepare")
+    parser = argparse.ArgumentParser(prog="medseg prepare", add_help=False, allow_abbrev=False)
+    parser.add_argument("--in", dest="source", type=Path, metavar="RAW")
+    parser.add_argument("--out", dest="prepared", type=Path, metavar="PREPARED")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n")
     parser.add_argument("--workers", type=_workers, default=None, metavar="N")
+    out = parser.parse_known_args(arguments)[0].prepared
+    if out is not None:
+        arguments = [*arguments, f"hydra.sweep.dir={quote(str(out.absolute()))}"]
     return config.hydra_stage("prepare", prepare, arguments, paths=parser)
 
 
@@ -36,8 +42,8 @@ def _workers(text: str) -> int:
 def prepare(cfg: "DictConfig", paths: argparse.Namespace) -> None:
     """Prepare one recipe; the last line on stdout says what was done and where it lies."""
     out = config.default_prepared(cfg, paths.config_dirs)
-    if paths.out is not None:
-        out = paths.out / out.name if paths.sweep else paths.out
+    if paths.prepared is not None:
+        out = paths.prepared / out.name if paths.sweep else paths.prepared
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _warn

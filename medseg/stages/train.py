@@ -17,7 +17,6 @@ from medseg.provenance import hash_value, read_json, versions, write_json, write
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from omegaconf import DictConfig
-    from torch import nn
 
     from medseg.data.module import DataModule
     from medseg.data.prepared import Prepared, PreparedRecord
@@ -47,11 +46,6 @@ class Plan:
     whole: "Whole"
     patch_size: Sequence[int]
 
-    @property
-    def network(self) -> "nn.Module":
-        """The network of the task."""
-        return self.task.model
-
 
 def main(arguments: list[str]) -> int:
     """Compose the recipe (or several, under -m) and train it."""
@@ -75,7 +69,7 @@ def train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
         return done["val_dice"]
     with devices.claim():
         plan = _build(cfg, folder, prepared, splits, mark)
-        facts = _fit_at_once(plan) if hasattr(plan.network, "fit") else _learn(plan)
+        facts = _fit_at_once(plan) if hasattr(plan.task.model, "fit") else _learn(plan)
         facts["seconds"] = round(time.perf_counter() - began, 1)
         _finish(plan, facts, str(cfg.choices.get("experiment") or "custom"))
     score = facts["val_dice"]
@@ -221,7 +215,7 @@ def _fit_at_once(plan: Plan) -> dict[str, Any]:
 
     began = time.perf_counter()
     cases = list(Whole(plan.prepared, plan.splits["train"]))
-    method: Any = plan.network
+    method: Any = plan.task.model
     method.fit([c.image[0] for c in cases], [c.target[0] for c in cases if c.target is not None])
     scores = score_cases(plan.task, plan.whole, Whole(plan.prepared, plan.splits["val"]))
     row = {"epoch": 0, **scores, "seconds": round(time.perf_counter() - began, 3)}
@@ -257,6 +251,7 @@ def _learn(plan: Plan) -> dict[str, Any]:
             plan.folder,
             plan.mark,
             monitor=plan.task.monitor,
+            validates=bool(plan.splits["val"]),
             val_every=wanted.val_every,
             patience=wanted.patience,
         )
@@ -265,7 +260,7 @@ def _learn(plan: Plan) -> dict[str, Any]:
     if state is None:
         raise RuntimeError(f"{plan.folder / LAST} is not what was written there; is the disk full?")
     best = torch.load(plan.folder / BEST, map_location="cpu", weights_only=True)
-    plan.network.load_state_dict(best["model"])
+    plan.task.model.load_state_dict(best["model"])
     epochs = len(state["rows"])
     return {"val_dice": state["best"], "best_epoch": state["best_epoch"], "epochs": epochs}
 
@@ -273,6 +268,7 @@ def _learn(plan: Plan) -> dict[str, Any]:
 def _fit(plan: Plan, learner: "Learner", keeper: "Keeper", *, resume: bool) -> None:
     """Lightning's loop, quiet, with errors and the keyboard's stop handed on."""
     import torch
+    from torch.multiprocessing.spawn import ProcessRaisedException
 
     trainer = _trainer(plan, keeper)
     last = plan.folder / LAST if resume else None
@@ -282,6 +278,8 @@ def _fit(plan: Plan, learner: "Learner", keeper: "Keeper", *, resume: bool) -> N
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    except ProcessRaisedException as error:
+        raise RuntimeError(str(error).strip().splitlines()[-1]) from error
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -307,7 +305,7 @@ def _trainer(plan: Plan, keeper: "Keeper") -> "Trainer":
         callbacks=[keeper],
         logger=TensorBoardLogger(plan.folder, name="", version="tensorboard"),
         default_root_dir=plan.folder,
-        log_every_n_steps=10**9,
+        log_every_n_steps=1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -372,7 +370,7 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
         "optional_channels": plan.module.augment.drops_channels,
         **{key: meta[key] for key in ("labels", "instances", "spacing_mm", "intensity")},
         "slice_axis": meta["slice_axis"],
-        "ndim": plan.network.ndim,
+        "ndim": plan.task.model.ndim,
         "patch_size": list(plan.patch_size),
         "postprocess": _clean_up(plan),
         "training": training,
@@ -380,7 +378,7 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
     splits = {r.case: name for name, records in plan.splits.items() for r in records}
     write_json(plan.folder / "splits.json", splits)
     write_text(plan.folder / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
-    package.save(plan.folder / "model", plan.network.cpu().eval(), content)
+    package.save(plan.folder / "model", plan.task.model.cpu().eval(), content)
     about = {"prepared": plan.prepared.fingerprint, "versions": versions(), **facts}
     write_json(plan.folder / STATE, {"fingerprint": plan.mark, "status": "finished", **about})
 
@@ -394,5 +392,5 @@ def _clean_up(plan: Plan) -> dict[str, dict[str, bool]]:
     found = {n: {"largest_component": False} for n in plan.prepared.meta["labels"]}
     held = Whole(plan.prepared, plan.splits["val"])
     index = {n: k for k, n in enumerate(plan.prepared.meta["labels"], 1) if n in names}
-    gains = gain_of_largest(plan.network.eval(), plan.whole, held, list(index.values()))
+    gains = gain_of_largest(plan.task.model.eval(), plan.whole, held, list(index.values()))
     return found | {n: {"largest_component": gains[k] > 0} for n, k in index.items() if k in gains}

@@ -167,6 +167,8 @@ class Learner(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one whole case."""
         del batch_idx
+        if not batch.ids:
+            return
         probabilities = self.whole(self.model, batch.image[0])[None]
         prediction = Prediction(probabilities, probabilities.argmax(1))
         found = self.task.metrics(prediction, batch)
@@ -182,7 +184,10 @@ class Learner(LightningModule):
             return
         for key, total in sums.items():
             self.log(
-                f"val_{key}", total / cases, prog_bar=key == self.task.monitor, rank_zero_only=False
+                f"val_{key}",
+                total / cases,
+                prog_bar=key == self.task.monitor,
+                sync_dist=self.trainer.world_size > 1,
             )
         if self.plateau is not None and not self.trainer.sanity_checking:
             self.plateau.step(sums[self.task.monitor] / cases)
@@ -205,6 +210,7 @@ class Keeper(Callback):
         folder: the run's folder.
         fingerprint: of the recipe and the data; a checkpoint of another one is never resumed.
         monitor: the validated number that should grow.
+        validates: whether there are cases to validate on.
         val_every: epochs between validations; the last epoch has one in any case.
         patience: validations without growth until training stops; None goes on to the end.
     """
@@ -215,10 +221,11 @@ class Keeper(Callback):
         fingerprint: str,
         *,
         monitor: str = "dice",
+        validates: bool = True,
         val_every: int = 1,
         patience: int | None = None,
     ) -> None:
-        self.folder, self.fingerprint = folder, fingerprint
+        self.folder, self.fingerprint, self.validates = folder, fingerprint, validates
         self.monitor, self.val_every, self.patience = f"val_{monitor}", val_every, patience
         self.rows: list[dict[str, Any]] = []
         self.best: float | None = None
@@ -236,6 +243,13 @@ class Keeper(Callback):
         """Go on from a checkpoint."""
         for name, value in state_dict.items():
             setattr(self, name, value)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A process of its own, as several devices have them, writes its log lines by itself."""
+        del pl_module
+        if trainer.is_global_zero and not logging.getLogger().handlers:
+            kept = logging.FileHandler(self.folder / "train.log")
+            logging.basicConfig(level=logging.INFO, handlers=[logging.StreamHandler(), kept])
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
@@ -264,7 +278,7 @@ class Keeper(Callback):
                 "lower optimizer.lr or set trainer.gradient_clip=1.0"
             )
         score = seen.get(self.monitor) if validated else None
-        if score is not None or self.monitor not in seen:
+        if score is not None or not self.validates or self.best_epoch < 0:
             self._compare(score, epoch, trainer, pl_module)
         self.stopped = self.patience is not None and self.waited >= self.patience
         if self.stopped:
@@ -277,7 +291,7 @@ class Keeper(Callback):
     def _compare(
         self, score: float | None, epoch: int, trainer: Trainer, pl_module: LightningModule
     ) -> None:
-        """Without validation cases the latest weights count as the best."""
+        """The first weights are kept until a score is known; without any, the latest are best."""
         if score is not None and self.best is not None and score <= self.best:
             self.waited += 1
             return
@@ -358,6 +372,6 @@ def _sentence(row: dict[str, Any]) -> str:
 def _save(trainer: Trainer, path: Path) -> None:
     """All processes take part in gathering a checkpoint; the first one writes it, whole."""
     part = path.with_name(f".part-{path.name}")
-    trainer.save_checkpoint(part)
+    trainer.save_checkpoint(part, weights_only=False)
     if trainer.is_global_zero:
         part.replace(path)

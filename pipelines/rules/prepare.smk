@@ -21,5 +21,5 @@ rule prepare:
         recipe=lambda job: prepared_of(job).fingerprint,
         out=subpath(output.index, ancestor=2),
     shell:
-        "medseg prepare {params.conf} data={wildcards.data:q} {params.overrides:q} {params.source:q}"
-        " --out {params.out:q} --shard {wildcards.shard}/{wildcards.shards} --workers {threads} 2>&1 | tee {log:q}"
+        "medseg prepare data={wildcards.data:q} {params.overrides:q} {params.source:q}"
+        " --out {params.out:q} --shard {wildcards.shard}/{wildcards.shards} --workers {threads} {params.conf:q} 2>&1 | tee {log:q}"

@@ -19,10 +19,13 @@ SHARED = ".{shard}-of-{shards}" if config["evaluate_shards"] > 1 else ""
 
 SHIPPED = Path(workflow.basedir) / "conf"
 OWN = Path(config["conf"]) if config["conf"] else None
-CONF = f"--config-dir {shlex.quote(str(OWN))}" if OWN else ""
+CONF = ["--config-dir", str(OWN)] if OWN else []
 
 # `medseg` is found beside the python that runs Snakemake, whether its environment is active or not.
-shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
+# Bash's strict mode is Snakemake's own prefix, which this one replaces.
+shell.prefix(
+    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+)
 
 
 @dataclass(frozen=True)

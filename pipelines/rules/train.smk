@@ -24,5 +24,5 @@ rule train:
         data=lambda job: run_of(job).prepared.folder,
         out=subpath(output.splits, parent=True),
     shell:
-        "medseg train {params.conf} experiment={wildcards.experiment:q} seed={wildcards.seed} {params.overrides:q}"
-        " trainer.threads={threads} --in {params.data:q} --out {params.out:q} 2>&1 | tee {log:q}"
+        "medseg train experiment={wildcards.experiment:q} seed={wildcards.seed} {params.overrides:q}"
+        " trainer.threads={threads} --in {params.data:q} --out {params.out:q} {params.conf:q} 2>&1 | tee {log:q}"

@@ -157,7 +157,7 @@ def test_a_shard_of_another_recipe_is_refused_until_it_is_run_again(tmp_path: Pa
         prepare_dataset(cord(), RECIPE, tmp_path, shard=shard, workers=1)
     other = {**RECIPE, "intensity": "none"}
     prepare_dataset(cord(), other, tmp_path, shard=(1, 2), workers=1)
-    with pytest.raises(ValueError, match="another recipe.*--shard 2/2"):
+    with pytest.raises(ValueError, match=r"another recipe.*--shard 2/2"):
         Prepared(tmp_path)
     prepare_dataset(cord(), other, tmp_path, shard=(2, 2), workers=1)
     assert len(Prepared(tmp_path).records()) == 3

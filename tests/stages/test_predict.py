@@ -100,11 +100,8 @@ def test_labels_are_the_argmax_of_the_probabilities_whatever_the_memory_and_batc
 def test_too_little_memory_is_refused_with_the_size_that_would_do(volume, tmp_path, capsys):
     path = scan(tmp_path / "x.nii.gz")
     assert predict(volume, path, "--out", tmp_path / "o", "--max-memory", "50M") == 1
-    error = capsys.readouterr().err
-    assert "would do" in error
-    enough = error.split("--max-memory ")[2].split()[0]
+    assert "would do" in capsys.readouterr().err
     assert predict(volume, path, "--out", tmp_path / "o", "--max-memory", "2T") == 0
-    assert enough[-1] in "MG"
     assert predict(volume, path, "--out", tmp_path / "o", "--max-memory", "much") == 1
     assert "4G" in capsys.readouterr().err
 
@@ -203,7 +200,7 @@ def test_a_failing_case_stops_no_other_and_its_earlier_output_stays(one, tmp_pat
     assert not list(out.glob(".part-*"))
 
 
-def test_what_was_made_of_other_things_is_made_again(one, two, tmp_path, capsys):
+def test_what_was_made_of_other_things_is_made_again(one, tmp_path, capsys):
     path = scan(tmp_path / "x.nii.gz")
     other = model(tmp_path / "other", seed=5)
     out = tmp_path / "o"
@@ -335,13 +332,14 @@ def test_predict_loads_neither_lightning_nor_hydra_nor_monai(one, tmp_path):
         [sys.executable, "-c", code, one, path, "--out", tmp_path / "o"],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0 or done.stderr.strip() == "", done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_leaves_nothing_half_written(one, tmp_path, number, code):
-    for name in range(40):
-        scan(tmp_path / "in" / f"{name}.nii.gz", seed=name, shape=(64, 64, 40))
+    scan(tmp_path / "in" / "0.nii", shape=(64, 64, 40))
+    for name in range(1, 40):
+        (tmp_path / "in" / f"{name}.nii").symlink_to(tmp_path / "in" / "0.nii")
     job = subprocess.Popen(
         [sys.executable, "-m", "medseg.cli", "predict", one, tmp_path / "in", "--out",
          tmp_path / "out", "--mirror"],

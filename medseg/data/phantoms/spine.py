@@ -119,12 +119,13 @@ class Spine:
         """Write the files of each case and yield its row."""
         for record in self.records():
             sample = self.load(record)
+            labels = np.array(sample.target, np.uint8)
             names = [f"{record.case}_{name}.nii.gz" for name in (*CHANNELS, "label")]
             for name, values in zip(names[:-1], sample.image, strict=True):
                 nifti.write(
                     folder / name, values.astype(np.int16), sample.space, {}, dtype=np.int16
                 )
-            nifti.write(folder / names[-1], sample.target, sample.space, {}, dtype=np.uint8)
+            nifti.write(folder / names[-1], labels, sample.space, {}, dtype=np.uint8)
             yield [record.case, record.subject, *names, record.split]
 
     def _stream(self, record: Record) -> np.random.Generator:

@@ -1,0 +1,352 @@
+"""The page itself: runs in, one self-contained HTML text out."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from medseg.metrics.statistics import paired_p_value
+from medseg.provenance import versions
+from medseg.report.charts import Dot, curves, interval, strips
+from medseg.report.runs import Run
+from medseg.report.summary import DEFINITIONS, case_means
+
+BAD = ("failed", "missed", "spurious")
+MOST_ROWS = 2000
+MOST_LANES = 24
+MOST_FAILURES = 400
+TITLES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95_mm": "HD95",
+    "assd_mm": "ASSD",
+    "nsd": "NSD",
+    "volume_ml": "Volume",
+    "volume_error_ml": "Volume error",
+    "distance_mm": "Centre distance",
+}
+UNITS = {"_mm": "mm", "_ml": "ml", "_uK": "µK", "_deg": "°", "_s": "s"}
+SHARES = ("dice", "iou", "nsd")
+COMPARED = ("nsd", "hd95_mm", "volume_error_ml")
+DRAWN = ("dice", "nsd", "hd95_mm", "assd_mm")
+NOTHING = "\N{EN DASH}"
+SEVERITY = {"failed": 0, "missed": 1, "spurious": 2, "ok": 3, "absent": 4}
+
+
+def render(runs: Sequence[Run], *, title: str) -> str:
+    """The page; every text from a file is escaped, and nothing is loaded from elsewhere."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("medseg.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "found": found,
+        "label": label,
+        "unit": unit,
+    }
+    views = [_view(run, place) for place, run in enumerate(runs)]
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        version=versions(("medseg",)).get("medseg", ""),
+        views=views,
+        groups=_groups(views),
+        failures=_failures(runs),
+        most_failures=MOST_FAILURES,
+        notes=_notes(runs),
+        n_cases=len({row["case"] for run in runs for row in run.rows}),
+        definitions=_definitions(runs),
+        compared=[m for m in COMPARED if any(m in run.metrics for run in runs)],
+        tolerances=sorted({f"{t:g}" for r in runs if (t := r.summary.get("tolerance_mm"))}),
+    )
+
+
+def label(metric: str) -> str:
+    """A metric's name as people write it, without its unit."""
+    if metric in TITLES:
+        return TITLES[metric]
+    suffix = next((s for s in UNITS if metric.endswith(s)), "")
+    return metric.removesuffix(suffix).replace("_", " ").capitalize()
+
+
+def unit(metric: str) -> str:
+    """A metric's unit, read off its name."""
+    return next((u for suffix, u in UNITS.items() if metric.endswith(suffix)), "")
+
+
+def number(value: object, metric: str = "") -> str:
+    """Three digits after the point for shares, two for the rest; a dash for nothing."""
+    if not isinstance(value, int | float):
+        return NOTHING
+    if metric in SHARES or metric == "":
+        return f"{value:.3f}"
+    return f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def percent(value: object) -> str:
+    """A share in whole per cent; 100 % only where it is all."""
+    if not isinstance(value, int | float):
+        return NOTHING
+    return f"{_hundredths(value)} %"
+
+
+def found(rates: Mapping[str, float] | None) -> str:
+    """Detection rates at 2, 4 and 6 mm in one cell."""
+    if not rates:
+        return NOTHING
+    return " / ".join(str(_hundredths(rates[t])) for t in ("2", "4", "6")) + " %"
+
+
+def _hundredths(value: float) -> int:
+    return int(value * 100) if value in (0, 1) else round(min(max(value * 100, 1), 99))
+
+
+def _view(run: Run, place: int) -> dict[str, Any]:
+    """What the template shows of one run."""
+    parts = {p for names in (run.summary.get("instances") or {}).values() for p in names}
+    rows = sorted(run.rows, key=_worst_first)
+    structures: Mapping[str, Mapping[str, Any]] = run.summary["structures"]
+    wholes = {name: s for name, s in structures.items() if s["instance_of"] is None}
+    return {
+        "run": run,
+        "anchor": f"run-{place}",
+        "name": run.name,
+        "summary": run.summary,
+        "headline": _headline(run, wholes),
+        "wrong": Counter(failure["status"] for failure in _failures([run])),
+        "wholes": wholes,
+        "structures": structures,
+        "metrics": [m for m in run.metrics if any(m in s["metrics"] for s in structures.values())],
+        "strips": _strips(run, parts),
+        "curves": _panels(run),
+        "rows": rows[:MOST_ROWS],
+        "n_rows": len(rows),
+        "facts": _facts(run),
+        "pooled": {m: _pooled(run, m, parts) for m in run.metrics},
+        "means": case_means([r for r in run.rows if r["structure"] not in parts], _main(run)),
+    }
+
+
+def _main(run: Run) -> str:
+    return "dice" if "dice" in run.metrics or not run.metrics else run.metrics[0]
+
+
+def _headline(run: Run, wholes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The number on the card: mean Dice, or the first metric of a task that has none."""
+    metric = _main(run)
+    mean, span = run.summary.get("mean_dice"), run.summary.get("mean_dice_interval")
+    if metric != "dice":
+        first: Mapping[str, Any] = next(iter(wholes.values()), {}).get("metrics", {})
+        found = first.get(metric) or {}
+        mean = found.get("mean")
+        span = None if found.get("low") is None else [found["low"], found["high"]]
+    share = metric in SHARES
+    bar = interval(mean, *(span or (None, None))) if share and mean is not None else ""
+    return {"metric": metric, "mean": mean, "interval": span, "bar": bar}
+
+
+def _pooled(run: Run, metric: str, parts: set[str]) -> float | None:
+    """Mean over cases of the mean over whole structures; of an error, its size counts."""
+    rows = [r for r in run.rows if r["structure"] not in parts and r.get(metric) is not None]
+    if metric == "volume_error_ml":
+        rows = [{**row, metric: abs(row[metric])} for row in rows]
+    means = case_means(rows, metric)
+    return sum(means.values()) / len(means) if means else None
+
+
+def _worst_first(row: Mapping[str, Any]) -> tuple[int, float, str]:
+    value = row.get("dice")
+    return SEVERITY.get(row["status"], 3), 2.0 if value is None else value, str(row["case"])
+
+
+def _strips(run: Run, parts: set[str]) -> list[dict[str, Any]]:
+    """A drawing a metric with a lane a structure; instances follow their structure."""
+    chosen = [m for m in DRAWN if m in run.metrics] or list(run.metrics[:4])
+    drawn = []
+    for metric in chosen:
+        lanes: dict[str, list[Dot]] = {}
+        for row in run.rows:
+            if row["status"] != "absent" and row.get(metric) is not None:
+                dot = Dot(str(row["case"]), float(row[metric]), row["status"] in BAD)
+                lanes.setdefault(str(row["structure"]), []).append(dot)
+        names = list(lanes)
+        if len(names) > MOST_LANES:
+            names = [n for n in names if n not in parts][:MOST_LANES] or names[:MOST_LANES]
+        if names:
+            top = 1.0 if metric in SHARES else None
+            svg = strips({name: lanes[name] for name in names}, unit=unit(metric), top=top)
+            drawn.append({"metric": metric, "svg": svg, "hidden": len(lanes) - len(names)})
+    return drawn
+
+
+def _panels(run: Run) -> list[str]:
+    """Losses in one panel, scores in another; rates and clocks are left to the log."""
+    kinds: tuple[tuple[str, Callable[[str], bool]], ...] = (
+        ("Loss", lambda name: "loss" in name),
+        ("Score", lambda name: "loss" not in name and name not in {"lr", "seconds"}),
+    )
+    panels = [
+        curves({name: line for name, line in run.curves.items() if of_kind(name)}, title)
+        for title, of_kind in kinds
+    ]
+    return [panel for panel in panels if panel]
+
+
+def _groups(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Runs that were scored on the same cases and structures, the best first.
+
+    Each one's difference to the first is told with a paired test, where there are enough cases.
+    """
+    together: dict[tuple[frozenset[str], ...], list[Mapping[str, Any]]] = {}
+    for view in views:
+        key = (frozenset(view["means"]), frozenset(view["wholes"]), frozenset([_main(view["run"])]))
+        together.setdefault(key, []).append(view)
+    groups = []
+    for members in together.values():
+        rising = _main(members[0]["run"]) in SHARES
+        ranked = sorted(
+            members,
+            key=lambda v: (v["headline"]["mean"] or 0.0) * (-1 if rising else 1),
+        )
+        lead = ranked[0]["means"]
+        groups.append(
+            {
+                "views": ranked,
+                "structures": list(ranked[0]["wholes"]),
+                "n_cases": len(lead),
+                "p": {v["anchor"]: _p_value(lead, v["means"]) for v in ranked[1:]},
+                "seeds": _over_seeds(ranked),
+                "instances": any(v["summary"].get("detection_rate") for v in ranked),
+            }
+        )
+    return groups
+
+
+def _over_seeds(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread of the main score over the seeds of one experiment and variant."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for view in views:
+        run, mean = view["run"], view["headline"]["mean"]
+        if run.seed and mean is not None:
+            found.setdefault((run.experiment, run.variant), []).append(mean)
+    return [
+        {
+            "name": " ".join(n for n in key if n != "base"),
+            "n": len(v),
+            "mean": fmean(v),
+            "sd": stdev(v),
+        }
+        for key, v in found.items()
+        if len(v) > 1
+    ]
+
+
+def _p_value(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
+    shared = sorted(set(one) & set(other))
+    if len(shared) < 6:
+        return None
+    return paired_p_value([one[c] for c in shared], [other[c] for c in shared])
+
+
+def _failures(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Every row that went wrong, with its reason; a failed case is one line for all structures."""
+    found = []
+    for run in runs:
+        reasons = {f["case"]: f["reason"] for f in run.summary.get("failures") or []}
+        told = set()
+        for row in sorted(run.rows, key=_worst_first):
+            key = row["case"] if row["status"] == "failed" else (row["case"], row["structure"])
+            if row["status"] not in BAD or key in told:
+                continue
+            told.add(key)
+            whole = row["status"] == "failed"
+            found.append(
+                {
+                    "run": run.name,
+                    "case": row["case"],
+                    "structure": "all" if whole else row["structure"],
+                    "status": row["status"],
+                    "reason": reasons.get(row["case"], "") if whole else _said(row),
+                }
+            )
+    return sorted(found, key=lambda f: SEVERITY[f["status"]])
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if row["status"] == "missed":
+        return "in the reference, not in the prediction"
+    size = row.get("volume_ml")
+    return "predicted, not in the reference" + (f" ({size:.2f} ml)" if size else "")
+
+
+def _notes(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """What a reader must know before believing a number, in plain words."""
+    notes: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        told = run.summary
+        people = told.get("n_subjects")
+        if people == 1:
+            text = "One subject: this is an illustration, no claim."
+            notes.setdefault(("warn", text), []).append(run.name)
+        elif people is None and "subjects" in told:
+            text = "Subjects are unknown: intervals take every case for a person of its own."
+            notes.setdefault(("info", text), []).append(run.name)
+        for leak in told.get("leaks") or []:
+            kind = "info" if leak.get("declared") else "bad"
+            head = "Declared leak: " if leak.get("declared") else "Leak: "
+            notes.setdefault((kind, head + str(leak.get("text")) + "."), []).append(run.name)
+        for text in told.get("warnings") or []:
+            notes.setdefault(("warn", _sentence(str(text))), []).append(run.name)
+    order = {"bad": 0, "warn": 1, "info": 2}
+    listed = sorted(notes.items(), key=lambda item: order[item[0][0]])
+    return [{"kind": k, "text": text, "runs": ", ".join(names)} for (k, text), names in listed]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Where the numbers come from."""
+    training = run.model.get("training") or {}
+    told = run.summary
+    card = told.get("model") or {}
+    hashes = card.get("sha256") or run.model.get("sha256") or ""
+    hashes = [hashes] if isinstance(hashes, str) else hashes
+    trained = (training.get("cases") or {}).get("train") or []
+    network = run.model.get("network") or {}
+    labels = (told.get("labels") or {}).items()
+    facts = {
+        "Experiment": run.experiment,
+        "Variant": run.variant,
+        "Seed": run.seed,
+        "Network": network.get("class", ""),
+        "Trained on": f"{len(trained)} cases of {training.get('data')}" if trained else "",
+        "Recipe fingerprint": training.get("fingerprint", ""),
+        "Model": str(card.get("path") or ""),
+        "Model sha256": ", ".join(str(h) for h in hashes if h),
+        "Predictions": told.get("predictions", ""),
+        "Reference": told.get("reference", ""),
+        "Split": told.get("split") or "",
+        "Structures": "; ".join(f"{n} = {', '.join(map(str, v))}" for n, v in labels),
+        "NSD tolerance": f"{told['tolerance_mm']:g} mm" if told.get("tolerance_mm") else "",
+        "Subjects": str(told.get("n_subjects") or "unknown"),
+        "Evaluated": told.get("evaluated", ""),
+        "Versions": ", ".join(f"{n} {v}" for n, v in (told.get("versions") or {}).items()),
+        "Trained with": ", ".join(f"{n} {v}" for n, v in (run.model.get("versions") or {}).items()),
+    }
+    return [(name, str(value)) for name, value in facts.items() if value]
+
+
+def _definitions(runs: Sequence[Run]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for run in runs:
+        found |= run.summary.get("definitions") or {}
+    return found or DEFINITIONS
