@@ -34,7 +34,6 @@ wildcard_constraints:
     seed=r"\d+",
     shard=r"\d+",
     shards=r"\d+",
-    study=r"[A-Za-z0-9_-]+",
 
 
 localrules:

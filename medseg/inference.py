@@ -297,6 +297,7 @@ def fit(
                 most = max(most, live + 16 * batch_size * n_classes * math.prod(size))
         return most
 
+    activations(1)  # what counting itself takes is then part of what is held
     resampled = shape != passage.canonical_shape
     depth = max(min(shape[axis], 2 * s[axis] + wish.batch_size) for s in sizes)
     load = Load(

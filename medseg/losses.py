@@ -33,7 +33,7 @@ def _overlap(
     batch: bool,
     background: bool,
     smooth: float,
-) -> Float[Tensor, "n k"]:
+) -> Float[Tensor, "n classes"]:
     flat, index = p.flatten(2), target.long().flatten(1)[:, None]
     hit = torch.zeros_like(flat).scatter_(1, index, 1.0)
     both = (flat * hit).sum(2)

@@ -21,7 +21,8 @@ def test_visible_devices_speak_first(monkeypatch):
         assert devices.count() == cards
 
 
-def test_each_job_holds_a_card_of_its_own(two_cards, tmp_path):
+@pytest.mark.usefixtures("two_cards")
+def test_each_job_holds_a_card_of_its_own(tmp_path):
     code = (
         "import sys; from pathlib import Path; from medseg import devices\n"
         "devices.count = lambda: 2\n"
@@ -49,13 +50,15 @@ def test_each_job_holds_a_card_of_its_own(two_cards, tmp_path):
     assert devices.VISIBLE not in os.environ
 
 
-def test_a_freed_card_is_taken_again(two_cards, tmp_path):
+@pytest.mark.usefixtures("two_cards")
+def test_a_freed_card_is_taken_again(tmp_path):
     for _ in range(3):
         with devices.claim(tmp_path) as card:
             assert card == 0
 
 
-def test_a_choice_already_made_is_left_alone(two_cards, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("two_cards")
+def test_a_choice_already_made_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv(devices.VISIBLE, "1")
     with devices.claim(tmp_path) as card:
         assert card is None

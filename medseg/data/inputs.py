@@ -15,28 +15,15 @@ from medseg.sample import Sample
 SPLITS = ("train", "val", "test")
 
 
-class Files(Table):
-    """Cases that are given by their files, without a sheet."""
-
-    def __init__(
-        self, records: Sequence[Record], channels: Sequence[str], *, volume: int | None = None
-    ) -> None:
-        self.path = next(iter(records[0].paths.values())).parent
-        self.channels = tuple(channels)
-        self.labels = {}
-        self.slice_axis = None
-        self.volume = volume
-        self._records = list(records)
-
-
 def read(
     arguments: Sequence[str],
     channels: Sequence[str],
     *,
     case: str | None = None,
-    volume: int | None = None,
     slice_axis: int | None = None,
     optional: bool = False,
+    volume: int | None = None,
+    series: str | None = None,
 ) -> Table:
     """The cases that INPUT arguments name, for a model of these channels.
 
@@ -44,16 +31,32 @@ def read(
         arguments: a sheet, or files and folders of a one-channel model, or `channel=path` pairs.
         channels: the model's own, in its order.
         case: the name of the case that the pairs (or the one file) make.
-        volume: which volume of a 4-D file to take.
         slice_axis: the axis along which a sheet's `slices` count.
         optional: channels may be missing.
+        volume: which volume of a 4-D file to take.
+        series: which series of a DICOM folder to take.
     """
+    if len(arguments) == 1 and _is_sheet(Path(arguments[0])):
+        if case is not None:
+            raise ValueError("--case names a case given by files; a sheet names its own cases")
+        table = Table(arguments[0], channels, slice_axis=slice_axis, optional=optional)
+    else:
+        records = _records(arguments, channels, case, optional=optional)
+        first = next(iter(records[0].paths.values()))
+        table = Table.of(records, first.parent, channels)
+    table.volume, table.series = volume, series
+    return table
+
+
+def _records(
+    arguments: Sequence[str], channels: Sequence[str], case: str | None, *, optional: bool
+) -> list[Record]:
+    """Cases that are given by their files, without a sheet."""
     pairs = [_pair(argument) for argument in arguments]
     if all(pairs):
         paths = _channels([p for p in pairs if p], channels, optional=optional)
         name = _checked(case or _first_stem(list(paths.values())))
-        ordered = {c: paths[c] for c in channels if c in paths}
-        return Files([Record(name, "", "", ordered)], channels, volume=volume)
+        return [Record(name, "", "", {c: paths[c] for c in channels if c in paths})]
     if any(pairs):
         plain = next(a for a, p in zip(arguments, pairs, strict=True) if not p)
         raise ValueError(
@@ -63,15 +66,11 @@ def read(
     for argument in arguments:
         if not Path(argument).exists():
             raise FileNotFoundError(f"{argument} does not exist; give the path of an input")
-    if _is_sheet(Path(arguments[0])) and len(arguments) == 1:
-        if case is not None:
-            raise ValueError("--case names a case given by files; a sheet names its own cases")
-        return Table(
-            arguments[0], channels, volume=volume, slice_axis=slice_axis, optional=optional
-        )
-    if any(_is_sheet(Path(argument)) for argument in arguments):
-        raise ValueError("a sample sheet stands among other inputs; give it alone")
-    return Files(_single(arguments, channels, case), channels, volume=volume)
+        if _is_sheet(Path(argument)):
+            raise ValueError(
+                f"the sample sheet {argument} stands among other inputs; give it alone"
+            )
+    return _single(arguments, channels, case)
 
 
 def inspect(sample: Sample) -> list[str]:

@@ -53,22 +53,13 @@ class DataModule(LightningDataModule):
         if self.slice_axis is not None:
             items = [(n, s) for n in cases for s in range(self.train[n].shape[self.slice_axis])]
         self.patches = Patches(
-            self.case,
+            Cases(prepared, self.train),
             items,
             patch_size,
             slice_axis=self.slice_axis,
             foreground=foreground,
             seed=seed,
         )
-
-    def case(self, number: int) -> Case:
-        """A training case, mapped from disk."""
-        record = self.train[number]
-        sample = self.prepared.load(record)
-        if sample.target is None:
-            raise ValueError(f"training case {record.case} has no label; add one to the sheet")
-        present = sample.meta.get("present") or (True,) * len(sample.image)
-        return Case(record.case, sample.image, sample.target, tuple(present))
 
     def steps_per_epoch(self, world: int = 1) -> int:
         """Batches an epoch for each of `world` processes."""
@@ -134,6 +125,22 @@ class DataModule(LightningDataModule):
             return batch
         source = generator(self.seed, trainer.global_step, trainer.global_rank, -2)
         return self.augment(batch, Chance(source, self.spacing_mm))
+
+
+class Cases:
+    """Training cases by their number, mapped from disk."""
+
+    def __init__(self, prepared: Prepared, records: Sequence[PreparedRecord]) -> None:
+        self.prepared, self.records = prepared, list(records)
+
+    def __call__(self, number: int) -> Case:
+        """The case of a number."""
+        record = self.records[number]
+        sample = self.prepared.load(record)
+        if sample.target is None:
+            raise ValueError(f"training case {record.case} has no label; add one to the sheet")
+        present = sample.meta.get("present") or (True,) * len(sample.image)
+        return Case(record.case, sample.image, sample.target, tuple(present))
 
 
 class Whole:

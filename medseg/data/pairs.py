@@ -134,7 +134,7 @@ def load(job: Job) -> tuple[Labels, Grid, Labels | None, str]:
     return target, inside, None, reason
 
 
-def whole(labels: Labels, inside: Grid, native: Grid) -> Labels:
+def whole(labels: Labels, inside: Grid, native: Grid) -> Integer[np.ndarray, "x y z"]:
     """Labels of a part put back into the whole volume, 0 elsewhere."""
     start = np.rint(native.to_index(inside.to_world(np.zeros(3)))).astype(int)
     window = tuple(slice(s, s + n) for s, n in zip(start, inside.shape, strict=True))
@@ -143,7 +143,7 @@ def whole(labels: Labels, inside: Grid, native: Grid) -> Labels:
     return out
 
 
-def _cut(job: Job, labels: Labels, grid: Grid) -> tuple[Labels, Grid]:
+def _cut(job: Job, labels: Labels, grid: Grid) -> tuple[Integer[np.ndarray, "x y z"], Grid]:
     none = np.zeros((0, *grid.shape), dtype=np.float32)
     inside, _, part = crop(job.record, grid, none, labels, job.slice_axis)
     return (labels if part is None else part), inside

@@ -27,6 +27,7 @@ from medseg.provenance import (
 
 Spacing = tuple[float | None, float | None, float | None]
 BYTES_A_VOXEL = 24
+VOXELS_WORTH_A_PROCESS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def prepare_dataset(
     picked = list(enumerate(table.records()))[index - 1 :: count]
     _all_there([record for _, record in picked])
     if workers is None:
-        workers = _workers([record for _, record in picked])
+        workers = _workers([record for _, record in picked], wanted)
     reader = table.alone()
     tasks = [(r.case, (reader, r, wanted, place, out)) for place, r in picked]
     rows = pool.each(prepare_case, tasks, workers=workers, what="prepare")
@@ -176,10 +177,10 @@ def _table(source: Any, recipe: Recipe, given: Any, out: Path) -> Table:  # noqa
 
 def _raw(source: Any, given: Any, folder: Path) -> Path:  # noqa: ANN401
     """The sheet of what a dataset writes; written anew when its arguments, code or files change."""
-    code = inspect.getsourcefile(type(source))
+    code = sorted(Path(inspect.getfile(type(source))).parent.glob("*.py"))
     paths = [path for record in source.records() for path in _paths(record)]
     facts = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths if p.exists()]
-    key = hash_value([given, hash_file(Path(code)) if code else "", facts])
+    key = hash_value([given, [hash_file(path) for path in code], facts])
     marker = folder / "source.json"
     if not (marker.is_file() and read_json(marker).get("key") == key):
         with atomic_folder(folder) as part:
@@ -223,18 +224,21 @@ def _all_there(records: Sequence[Record]) -> None:
         )
 
 
-def _workers(records: Sequence[Record]) -> int:
-    """As many processes as the first case's size leaves memory for."""
+def _workers(records: Sequence[Record], recipe: Recipe) -> int:
+    """As many processes as the first case's size leaves memory for, and as are worth starting."""
     from medseg.io import formats
 
     if not records:
         return 1
     path = next(iter(records[0].paths.values()))
     try:
-        voxels = math.prod(formats.read_header(path).shape)
+        passage = Passage.to(formats.read_header(path), recipe.spacing_mm)
     except (ValueError, OSError, EOFError):
         return 1
-    return pool.count_workers(voxels * BYTES_A_VOXEL * len(records[0].paths), len(records))
+    voxels = max(math.prod(passage.native.shape), math.prod(passage.working.shape))
+    size = voxels * len(records[0].paths)
+    worth = math.ceil(size * len(records) / VOXELS_WORTH_A_PROCESS)
+    return min(worth, pool.count_workers(size * BYTES_A_VOXEL, len(records)))
 
 
 def prepare_case(

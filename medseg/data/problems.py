@@ -91,8 +91,10 @@ def _open(
         sample = formats.read(path, volume=volume)
     except (ValueError, OSError, EOFError, MemoryError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        cure = "copy or convert the file again, or remove the case"
-        problems.append(Problem(case, "unreadable", f"{channel}: {text}", "a readable image", cure))
+        what, _, cure = text.rpartition("; ")
+        found = f"{channel}: {what or text}"
+        cure = cure if what else "copy or convert the file again, or remove the case"
+        problems.append(Problem(case, "unreadable", found, "a readable image", cure))
         return None
     return sample.image[0], sample.space
 

@@ -35,6 +35,8 @@ class Table:
             `meta["present"]`.
     """
 
+    series: str | None = None
+
     def __init__(
         self,
         path: Path | str,
@@ -138,7 +140,7 @@ class Table:
             if channel not in record.paths:
                 continue
             path = record.paths[channel]
-            one = read_image(record.case, channel, path, self.volume)
+            one = read_image(record.case, channel, path, self.volume, series=self.series)
             if grid is None:
                 grid, meta = one.space, dict(one.meta)
                 image = np.zeros((len(self.channels), *grid.shape), dtype=np.float32)
@@ -177,7 +179,9 @@ def _channel_names(channels: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def read_image(case: str, channel: str, path: Path, volume: int | None = None) -> Sample:
+def read_image(
+    case: str, channel: str, path: Path, volume: int | None = None, *, series: str | None = None
+) -> Sample:
     """One channel's file; whatever is wrong with it is said with the case's name."""
     from medseg.io import formats
 
@@ -187,7 +191,7 @@ def read_image(case: str, channel: str, path: Path, volume: int | None = None) -
             "(paths are relative to the sheet)"
         )
     try:
-        return formats.read(path, volume=volume)
+        return formats.read(path, volume=volume, series=series)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"case {case}, {channel}: {error}") from error
 

@@ -7,7 +7,7 @@ it is drawn again. Voxels from outside hold a channel's smallest value, as infer
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -33,6 +33,7 @@ class Chance:
         return torch.rand(tuple(shape), generator=self.generator) * (high - low) + low
 
 
+@runtime_checkable
 class Transform(Protocol):
     """One kind of change; what `draw` returns says everything that `apply` needs."""
 

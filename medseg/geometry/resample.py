@@ -22,8 +22,7 @@ Block = tuple[slice, slice, np.ndarray]
 
 _MARGIN = 12
 _NEGLIGIBLE = 1e-8
-_BLOCK = 64
-_SLAB_BYTES = 8 << 20
+_SMALL = 262144 // 44  # multiplications in a product of one thread, by a block's usual window
 
 
 def resample_image(
@@ -75,10 +74,12 @@ def resample_scores_argmax(
     for index, volume in enumerate(scores):
         if index == 256:
             labels = labels.astype(np.uint16)
+        number = labels.dtype.type(index)
         for rows, slab in _slabs(volume, shape, order):
-            better = slab > best[rows]
-            np.copyto(best[rows], slab, where=better)
-            np.copyto(labels[rows], labels.dtype.type(index), where=better)
+            # Without branches: a later class has a larger number, so maxima do both comparisons.
+            better = (slab > best[rows]).view(np.uint8)
+            np.fmax(best[rows], slab, out=best[rows])
+            np.maximum(labels[rows], better * number, out=labels[rows])
     return labels
 
 
@@ -197,45 +198,34 @@ def _contiguous(volume: Num[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
 def _slabs(
     volume: Num[np.ndarray, "x y z"], shape: Shape, order: int
 ) -> Iterator[tuple[slice, Float[np.ndarray, "r v w"]]]:
-    """The resampled volume, some rows of its first axis after the other."""
+    """The resampled volume, some rows of its first axis after the other.
+
+    All matrix products are small enough that BLAS gives each to one thread: several threads would
+    wait for each other longer than they compute, many times longer on a machine that is in use.
+    """
     if order not in (1, 3):
         raise ValueError(f"spline order {order} is not known; take 3 (cubic) or 1 (linear)")
     volume = _contiguous(volume)
-    rows = max(1, min(_BLOCK, _SLAB_BYTES // (4 * max(shape[1] * shape[2], 1))))
-    blocks = [
-        _blocks(old, new, order, rows if axis == 0 else _BLOCK)
-        for axis, (old, new) in enumerate(zip(volume.shape, shape, strict=True))
-    ]
-    for out, window, weight in blocks[0]:
+    widths = (volume.shape[2], volume.shape[2], shape[1])
+    first, second, third = (
+        _blocks(old, new, order, max(4, min(24, _SMALL // width)))
+        for old, new, width in zip(volume.shape, shape, widths, strict=True)
+    )
+    for rows, window, weight in first:
         part = volume[window]
         if weight.size:
-            part = (weight @ part.reshape(len(part), -1)).reshape(-1, *volume.shape[1:])
-        yield out, _last(_middle(part, shape[1], blocks[1]), shape[2], blocks[2])
-
-
-def _middle(
-    part: Float[np.ndarray, "r y z"], count: int, blocks: list[Block]
-) -> Float[np.ndarray, "r v z"]:
-    """One matrix product for each row and block along the second axis."""
-    if not blocks[0][2].size:
-        return part
-    result = np.empty((part.shape[0], count, part.shape[2]), dtype=np.float32)
-    for out, window, weight in blocks:
-        np.matmul(weight, part[:, window], out=result[:, out])
-    return result
-
-
-def _last(
-    part: Float[np.ndarray, "r v z"], count: int, blocks: list[Block]
-) -> Float[np.ndarray, "r v w"]:
-    """One matrix product for each block along the third axis."""
-    if not blocks[0][2].size:
-        return part
-    flat = part.reshape(-1, part.shape[2])
-    result = np.empty((len(flat), count), dtype=np.float32)
-    for out, window, weight in blocks:
-        np.matmul(flat[:, window], weight.T, out=result[:, out])
-    return result.reshape(*part.shape[:2], count)
+            part = np.matmul(weight, part.swapaxes(0, 1)).swapaxes(0, 1)
+        if second[0][2].size:
+            middle = np.empty((len(part), shape[1], part.shape[2]), dtype=np.float32)
+            for out, used, factors in second:
+                np.matmul(factors, part[:, used], out=middle[:, out])
+            part = middle
+        if third[0][2].size:
+            last = np.empty((*part.shape[:2], shape[2]), dtype=np.float32)
+            for out, used, factors in third:
+                np.matmul(part[:, :, used], factors.T, out=last[:, :, out])
+            part = last
+        yield rows, part
 
 
 @lru_cache(maxsize=32)

@@ -353,7 +353,7 @@ def _raw(file: _File) -> Shaped[np.ndarray, "i j k"]:
     count = prod(file.grid.shape)
     start = file.offset + (file.volume or 0) * count * file.dtype.itemsize
     if not file.path.name.lower().endswith(".gz"):
-        return np.memmap(file.path, file.dtype, "r", start, file.grid.shape, "F")
+        return np.asarray(np.memmap(file.path, file.dtype, "r", start, file.grid.shape, "F"))
     size = count * file.dtype.itemsize
     try:
         with gzip.open(file.path) as stream:

@@ -36,6 +36,24 @@ def nearest_instance(
     return assigned
 
 
+def pieces(
+    mask: Bool[np.ndarray, "x y z"], grid: Grid, *, at_least_ml: float = 0.01
+) -> Integer[np.ndarray, "x y z"]:
+    """Connected pieces of a binary reference as instances, numbered from the lowest (feet) up.
+
+    Voxels that touch by a corner belong together; specks below `at_least_ml` are no instance.
+    """
+    from scipy.ndimage import label
+
+    found, count = label(mask, structure=np.ones((3, 3, 3), dtype=bool))
+    sizes = np.bincount(found.ravel(), minlength=count + 1)
+    real = [n for n in range(1, count + 1) if sizes[n] * grid.voxel_ml >= at_least_ml]
+    real.sort(key=lambda n: float(centroid_mm(found == n, grid)[2]))
+    numbers = np.zeros(count + 1, dtype=np.uint16)
+    numbers[real] = np.arange(1, len(real) + 1)
+    return numbers[found]
+
+
 def _rim(instances: Integer[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """Instance voxels with a face neighbour outside: the nearest one is always among them."""
     filled = np.pad(instances != 0, 1)

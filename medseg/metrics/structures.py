@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from medseg.geometry.grid import Grid
-from medseg.metrics.instances import MISSED_DICE, localisation_mm, nearest_instance
+from medseg.metrics.instances import MISSED_DICE, localisation_mm, nearest_instance, pieces
 from medseg.metrics.overlap import dice, iou
 from medseg.metrics.surface import surface_scores, union_box
 
@@ -42,7 +42,8 @@ class Structure:
         name: as it appears in the scores.
         prediction: values in the predicted label map.
         reference: values in the reference.
-        instances: the reference's values are instances, scored one by one as well.
+        instances: the reference's values are instances, scored one by one as well; where they
+            tell none apart (1 or 255), its connected pieces are, from the lowest up.
     """
 
     name: str
@@ -94,12 +95,15 @@ def _score_structure(part: Part, structure: Structure, tolerance_mm: float) -> l
     rows[0]["structure"] = structure.name
     if not structure.instances:
         return rows
-    owners = np.where(reference, part.reference, 0)
+    owners, values = np.where(reference, part.reference, 0), structure.reference
+    if set(values) <= {1, 255}:
+        owners = pieces(reference, part.grid)
+        values = tuple(range(1, int(owners.max()) + 1))
     if _names_instances(part.prediction, structure):
         assigned = np.where(prediction, part.prediction, 0)
     else:
         assigned = nearest_instance(prediction, owners, part.grid.spacing_mm)
-    for value in structure.reference:
+    for value in values:
         row = score_masks(
             assigned == value,
             owners == value,

@@ -35,9 +35,11 @@ def _normals() -> Float[np.ndarray, "256 4 3"]:
     """Normals of each code's triangles (at most four) in the unit cell, as long as their area."""
     normals = np.zeros((256, 4, 3))
     for code in range(1, 255):
-        few = code if code.bit_count() <= 4 else 255 - code
-        found = np.concatenate([_cut(loop) for loop in _loops(few)])
-        normals[code, : len(found)] = found
+        if code.bit_count() <= 4:
+            found = np.concatenate([_cut(loop) for loop in _loops(code)])
+            normals[code, : len(found)] = found
+    full = [code for code in range(256) if code.bit_count() > 4]
+    normals[full] = normals[[255 - code for code in full]]
     return normals
 
 
@@ -81,14 +83,17 @@ def _edge(one: Corner, other: Corner) -> Edge:
 def _cut(loop: list[Edge]) -> Float[np.ndarray, "n 3"]:
     """Triangle normals of one polygon, by the rule of the largest area."""
     points = np.array(loop, dtype=float).mean(1)
+    ways = list(_triangulations(0, len(loop) - 1))
+    if len(loop) <= 4:
+        return _cross(points, ways[0])
 
     def rank(triangles: Triangles) -> tuple[float, int]:
         area = float(np.sqrt((_cross(points, triangles) ** 2).sum(-1)).sum())
         sides = {pair for triangle in triangles for pair in combinations(triangle, 2)}
-        central = sum(bool(np.allclose(points[[a, b]].mean(0), 0.5)) for a, b in sides)
+        central = sum(bool((points[a] + points[b] == 1).all()) for a, b in sides)
         return round(area, 6), -central
 
-    return _cross(points, max(_triangulations(0, len(loop) - 1), key=rank))
+    return _cross(points, max(ways, key=rank))
 
 
 def _cross(points: Float[np.ndarray, "p 3"], triangles: Triangles) -> Float[np.ndarray, "n 3"]:

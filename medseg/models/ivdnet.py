@@ -142,17 +142,16 @@ class IVDNet(nn.Module):
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
         """Logits; every spatial size is a multiple of `stride`."""
-        inputs = list(torch.split(image, 1, 1))
-        skips = []
+        inputs: Sequence[Tensor] = torch.split(image, 1, 1)
+        skips: list[list[Tensor]] = []
+        history: list[list[Tensor]] = []
         for level, pool in enumerate(self.pools):
             features = [path(x) for path, x in zip(self._paths(level), inputs, strict=True)]
             skips.append(features)
             pooled = [pool(x) for x in features]
-            last = level + 1 == len(self.pools)
-            inputs = [
-                self._joined(m, pooled, inputs[m] if level else None, pool)
-                for m in range(1 if last else self.n_paths)
-            ]
+            history = [pooled, *([self._older(x, pool) for x in maps] for maps in history)]
+            deepest = level + 1 == len(self.pools)
+            inputs = [_rotated(history, path) for path in range(1 if deepest else self.n_paths)]
         y = self.bridge(inputs[0])
         for up, block, features in zip(self.up, self.decoder, reversed(skips), strict=True):
             y = block(sum(features, start=up(y)) / self.skip_divisor)
@@ -162,15 +161,21 @@ class IVDNet(nn.Module):
         """The encoder blocks of a level, one a modality."""
         return cast("nn.ModuleList", self.encoder[level])
 
-    def _joined(
-        self, path: int, pooled: list[Tensor], history: Tensor | None, pool: nn.Module
-    ) -> Tensor:
-        """A path's next input: all paths' pooled maps, its own first, then its history."""
-        maps = [*pooled[path:], *pooled[:path]]
-        if history is not None:
-            size = pooled[0].shape[2:]
-            maps.append(centre_crop(history, size) if self.crop_history else pool(history))
-        return torch.cat(maps, 1)
+    def _older(self, x: Tensor, pool: nn.Module) -> Tensor:
+        """A map that was made levels ago, at the next level's size."""
+        if not self.crop_history:
+            return pool(x)
+        steps = cast("nn.MaxPool2d", pool).kernel_size
+        sides = zip(x.shape[2:], sizes(steps, self.ndim), strict=True)
+        return centre_crop(x, [n // step for n, step in sides])
+
+
+def _rotated(history: Sequence[Sequence[Tensor]], path: int) -> Tensor:
+    """A path's input: the maps of all paths, its own first, of the last level, then of older ones.
+
+    The rotation is the same at every level, so one pooled map serves every path's history.
+    """
+    return torch.cat([x for maps in history for x in (*maps[path:], *maps[:path])], 1)
 
 
 def up_block(i: int, o: int, stride: tuple[int, ...], ndim: int) -> nn.Sequential:

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Sequence
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 _Made = dict[int, Callable[..., nn.Module]]
 _CONV: _Made = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -70,15 +72,17 @@ def transposed(
     A kernel that is given is odd: padding (k-1)/2, output padding stride-1.
     """
     stride = sizes(stride, ndim)
-    kernel = stride if kernel is None else sizes(kernel, ndim)
-    odd = all(k % 2 for k in kernel)
-    return _TRANSPOSED[check_ndim(ndim)](
+    make = _TRANSPOSED[check_ndim(ndim)]
+    if kernel is None:
+        return make(in_channels, out_channels, stride, stride=stride)
+    kernel = sizes(kernel, ndim)
+    return make(
         in_channels,
         out_channels,
         kernel,
         stride=stride,
-        padding=tuple((k - 1) // 2 for k in kernel) if odd else 0,
-        output_padding=tuple(s - 1 for s in stride) if odd else 0,
+        padding=tuple((k - 1) // 2 for k in kernel),
+        output_padding=tuple(s - 1 for s in stride),
     )
 
 
@@ -87,17 +91,27 @@ def max_pool(size: Size, *, ndim: int = 2) -> nn.Module:
     return _POOL[check_ndim(ndim)](sizes(size, ndim))
 
 
-def norm(channels: int, kind: str = "batch", *, ndim: int = 2) -> nn.Module:
-    """Normalisation by name: batch, instance, group (of 8 channels where they divide) or none.
+class InstanceNorm(nn.GroupNorm):
+    """Each channel of each image to mean 0 and variance 1, with a learned gain and offset.
 
-    Instance normalisation is a group normalisation of one channel a group: the same numbers,
-    and a map of a single voxel, where nothing can be normalised, gives zeros, not an error.
+    A map of a single voxel, which torch's own layers refuse, gives the offset.
     """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
+        """The normalised map, in training and evaluation alike."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def norm(channels: int, kind: str = "batch", *, ndim: int = 2) -> nn.Module:
+    """Normalisation by name: batch, instance, group (of 8 channels where they divide) or none."""
     check_ndim(ndim)
     if kind == "batch":
         return _BATCH[ndim](channels)
     if kind == "instance":
-        return nn.GroupNorm(channels, channels)
+        return InstanceNorm(channels)
     if kind == "group":
         return nn.GroupNorm(max(1, channels // 8) if channels % 8 == 0 else 1, channels)
     if kind == "none":

@@ -58,7 +58,7 @@ def trained_on(scored: Iterable[str], training: Mapping[str, Any]) -> list[dict[
     shared = sorted(set(scored) & learned)
     if not shared:
         return []
-    text = f"{len(shared)} scored cases were trained on: {_names(shared)}"
+    text = f"scored cases that the model was trained on: {_names(shared)}"
     return [{"kind": "training", "declared": False, "cases": shared, "text": text}]
 
 

@@ -139,7 +139,9 @@ def _place(truth: Num[np.ndarray, "r a s"], found: Num[np.ndarray, "r a s"], axi
     return truth.shape[axis] // 2
 
 
-def _cut(volume: Num[np.ndarray, "r a s"], plane: Plane, place: int) -> Num[np.ndarray, "d a"]:
+def _cut(
+    volume: Num[np.ndarray, "r a s"], plane: Plane, place: int
+) -> Num[np.ndarray, "down across"]:
     """Rows run down the page: towards P or I; columns towards L or P."""
     return volume.take(place, axis=plane.fixed)[::-1, ::-1].T
 
@@ -147,7 +149,7 @@ def _cut(volume: Num[np.ndarray, "r a s"], plane: Plane, place: int) -> Num[np.n
 def _panel(
     axes: Any,  # noqa: ANN401 -- matplotlib's Axes
     plane: Plane,
-    cuts: list[Num[np.ndarray, "d a"]],
+    cuts: list[Num[np.ndarray, "down across"]],
     aspect: float,
     window: tuple[float, float],
 ) -> None:

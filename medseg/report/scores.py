@@ -11,7 +11,7 @@ from typing import Any
 from medseg.provenance import write_text
 
 Row = dict[str, Any]
-_FORMULA = tuple("=+-@\t\r")
+_FORMULA = tuple("=+-@\t\r'")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:

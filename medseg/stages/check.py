@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 OUT = Path("data/reports/check")
 COLUMNS = ("case", "check", "found", "expected", "cure")
+WIDTHS = (40, 20, 60, 40, 50)
 
 
 @dataclass(frozen=True)
@@ -239,15 +240,30 @@ def _case(case: "Examined") -> dict[str, Any]:
     }
 
 
+def _drawn(table: Sequence[Sequence[str]]) -> str:
+    """The rows as aligned columns, long cells on several lines."""
+    import itertools
+    import textwrap
+
+    folded = [
+        [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, WIDTHS, strict=True)]
+        for row in table
+    ]
+    widths = [max(len(line) for row in folded for line in row[i]) for i in range(len(WIDTHS))]
+    lines = [
+        "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+        for row in folded
+        for parts in itertools.zip_longest(*row, fillvalue="")
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _tell(
     problems: "Sequence[Problem]", declared: Sequence[Mapping[str, Any]], count: int, out: Path
 ) -> None:
     table = [COLUMNS, *(tuple(getattr(p, name) for name in COLUMNS) for p in problems)]
     if problems:
-        widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS) - 1)]
-        for row in table:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            sys.stdout.write("  ".join([*cells, row[-1]]) + "\n")
+        sys.stdout.write(_drawn(table))
     for leak in declared:
         what = f"subject {leak['subject']}" if "subject" in leak else f"image {leak['image']}"
         sys.stdout.write(

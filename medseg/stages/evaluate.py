@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,7 @@ def _records(sheet: Path | None, reference: Path) -> list[Record]:
 
 def _unlabelled(records: Sequence[Record]) -> list[str]:
     bare = [record.case for record in records if record.label is None]
-    return [f"{len(bare)} cases have no reference label: {listed(bare)}"] if bare else []
+    return [f"cases without a reference label: {listed(bare)}"] if bare else []
 
 
 def _structures(
@@ -182,7 +183,7 @@ def _known(names: Sequence[str] | Mapping[str, Any], known: Mapping[str, Any], w
 
 def _strangers(paths: Mapping[str, Path], cases: Sequence[str]) -> list[str]:
     extra = sorted(set(paths) - set(cases))
-    return [f"{len(extra)} predictions have no reference: {listed(extra)}"] if extra else []
+    return [f"predictions without a reference: {listed(extra)}"] if extra else []
 
 
 def _leaks(
@@ -280,7 +281,12 @@ def _summary(
 
     subjects = {job.record.case: job.record.subject for job in plan.jobs}
     known = plan.structures or ()
-    instances = {s.name: [f"{s.name}_{v}" for v in s.reference] for s in known if s.instances}
+    names = dict.fromkeys(str(row["structure"]) for row in rows)
+    instances = {
+        s.name: [name for name in names if re.fullmatch(rf"{re.escape(s.name)}_\d+", name)]
+        for s in known
+        if s.instances
+    }
     models = [s["model"] for s in plan.sidecars.values() if isinstance(s.get("model"), dict)]
     kinds = list(dict.fromkeys(str(model.get("sha256")) for model in models))
     warnings = [*plan.warnings, *(text for result in results for text in result.warnings)]

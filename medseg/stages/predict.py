@@ -28,7 +28,9 @@ def main(arguments: list[str]) -> int:
     """Predict every case; those that fail are listed at the end and make the exit code 1."""
     from medseg import devices
 
-    options = _parser().parse_args(arguments)
+    readers = _readers()
+    options = _parser(readers).parse_args(arguments)
+    options.reading = {name: getattr(options, name) for name in vars(readers.parse_args([]))}
     if options.threads is not None:
         _limit_threads(options.threads)
     out = _writable(Path(options.out))
@@ -60,11 +62,19 @@ def _cases(run: "_Run") -> int:
     return 1 if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _readers() -> argparse.ArgumentParser:
+    """Options that belong to one file format each."""
     from medseg.io import formats
 
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    formats.add_options(parser)
+    return parser
+
+
+def _parser(readers: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="medseg predict",
+        parents=[readers],
         allow_abbrev=False,
         description="Apply a model to scans. A case is DIR/CASE.nii.gz and its sidecar CASE.json.",
     )
@@ -92,15 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=_positive, metavar="N", help="processor threads")
     add("--batch-size", type=_positive, default=4, metavar="N", help="windows at a time")
     add("--overwrite", action="store_true", help="predict again, and replace other files as well")
-    formats.add_options(parser)
     return parser
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
 
 
 def _limit_threads(count: int) -> None:
@@ -163,9 +171,9 @@ def _run(options: argparse.Namespace, out: Path) -> "_Run":
         options.inputs,
         packages[0].channels,
         case=options.case,
-        volume=getattr(options, "volume", None),
         slice_axis=spec["slice_axis"],
         optional=all(bool(p.spec.get("optional_channels")) for p in packages),
+        **options.reading,
     )
     records = inputs.select(table.records(), split=options.split, splits=splits)
     if options.shard is not None:
@@ -289,11 +297,11 @@ class _Run:
             if not path.exists():
                 raise FileNotFoundError(f"case {record.case}: {channel} is not there: {path}")
             inputs[channel] = {"path": str(path), "sha256": hash_file(path)}
-        names = ("mirror", "uncertainty", "probabilities", "volume")
+        names = ("mirror", "uncertainty", "probabilities")
         return {
             "inputs": inputs,
             "model": {"path": self.options.model, "sha256": [p.sha256 for p in self.packages]},
-            "options": {name: getattr(self.options, name, None) for name in names},
+            "options": {n: getattr(self.options, n) for n in names} | self.options.reading,
             "slices": record.slices,
         }
 

@@ -1,6 +1,7 @@
 """`medseg train`: a recipe and prepared data into a run folder with a trained model."""
 
 import argparse
+import contextlib
 import functools
 import logging
 import sys
@@ -67,7 +68,8 @@ def train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
     if done is not None and not cfg.trainer.restart:
         _say(f"{folder / 'model'} is trained by this recipe already (trainer.restart=true repeats)")
         return done["val_dice"]
-    with devices.claim():
+    alone = cfg.trainer.devices == 1 and cfg.trainer.accelerator != "cpu"
+    with devices.claim() if alone else contextlib.nullcontext():
         plan = _build(cfg, folder, prepared, splits, mark)
         facts = _fit_at_once(plan) if hasattr(plan.task.model, "fit") else _learn(plan)
         facts["seconds"] = round(time.perf_counter() - began, 1)
@@ -85,23 +87,18 @@ def _say(text: str) -> None:
 
 def check_recipe(cfg: "DictConfig") -> None:
     """Refuse a recipe whose values do not fit the constructors, before anything is computed."""
-    given = {
-        "model": [name for name in ("in_channels", "n_classes") if name not in cfg.model],
-        "task": ["model", "n_classes"],
-        "optimizer": [],
-        "schedule": [],
-        "augment": [],
-    }
-    for name, arguments in given.items():
+    facts = [name for name in ("in_channels", "n_classes") if name not in cfg.model]
+    given = {"model": facts, "task": ["model", "n_classes"], "optimizer": [], "schedule": []}
+    for name, arguments in {**given, "augment": []}.items():
         config.check_signature(cfg[name], name, arguments)
     if cfg.block is not None and not config.refers(cfg.model, "block"):
         raise ValueError(
             f"block={cfg.choices.get('block')} has no effect: model={cfg.choices.get('model')} "
             "takes no block; choose model=unet or leave the block out"
         )
-    positive = ("max_epochs", "batch_size", "val_every", "val_batch_size", "devices")
-    for name in positive:
-        if cfg.trainer[name] < 1:
+    positive = ("max_epochs", "batch_size", "val_every", "val_batch_size", "devices", "threads")
+    for name in (*positive, "steps_per_epoch", "patience"):
+        if cfg.trainer[name] is not None and cfg.trainer[name] < 1:
             raise ValueError(f"trainer.{name}={cfg.trainer[name]} must be at least 1")
     if not 0 <= cfg.trainer.foreground <= 1 or not 0 <= cfg.trainer.overlap < 1:
         raise ValueError("trainer.foreground lies in 0..1, trainer.overlap in 0..1 (1 excluded)")
@@ -318,11 +315,15 @@ def _precision(asked: str, accelerator: str) -> Any:  # noqa: ANN401 -- Lightnin
     """What `auto` means here: bf16 where the card has it, else fp16 on a card, else float32."""
     import torch
 
-    if asked != "auto":
-        return asked
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return "32-true"
+    if asked != "auto" or not _has_card(accelerator):
+        return "32-true" if asked == "auto" else asked
     return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "16-mixed"
+
+
+def _has_card(accelerator: str) -> bool:
+    import torch
+
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def _resumable(plan: Plan) -> dict[str, Any] | None:
@@ -348,7 +349,6 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
 
     from medseg import package
 
-    recipe = config.plain(plan.cfg)
     cases = {name: [r.case for r in plan.splits[name]] for name in ("train", "val")}
     subjects = {name: sorted({r.subject for r in plan.splits[name]} - {""}) for name in cases}
     training = {
@@ -377,7 +377,8 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
     }
     splits = {r.case: name for name, records in plan.splits.items() for r in records}
     write_json(plan.folder / "splits.json", splits)
-    write_text(plan.folder / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
+    recipe = OmegaConf.to_yaml(plan.cfg, resolve=True)
+    write_text(plan.folder / "recipe.yaml", recipe)
     package.save(plan.folder / "model", plan.task.model.cpu().eval(), content)
     about = {"prepared": plan.prepared.fingerprint, "versions": versions(), **facts}
     write_json(plan.folder / STATE, {"fingerprint": plan.mark, "status": "finished", **about})
@@ -392,5 +393,8 @@ def _clean_up(plan: Plan) -> dict[str, dict[str, bool]]:
     found = {n: {"largest_component": False} for n in plan.prepared.meta["labels"]}
     held = Whole(plan.prepared, plan.splits["val"])
     index = {n: k for k, n in enumerate(plan.prepared.meta["labels"], 1) if n in names}
-    gains = gain_of_largest(plan.task.model.eval(), plan.whole, held, list(index.values()))
+    network = plan.task.model.eval().to(
+        "cuda" if _has_card(plan.cfg.trainer.accelerator) else "cpu"
+    )
+    gains = gain_of_largest(network, plan.whole, held, list(index.values()))
     return found | {n: {"largest_component": gains[k] > 0} for n, k in index.items() if k in gains}

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_dice", "lr", "seconds")
 
 
+@runtime_checkable
 class Task(Protocol):
     """What the learner asks of a task."""
 

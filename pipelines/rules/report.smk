@@ -5,14 +5,16 @@ rule report:
     input:
         scores=[scores for run in RUNS.values() for scores in run.scores],
     output:
-        page="data/reports/{study}.html",
+        page=f"data/reports/{config['study']}.html",
     log:
-        "data/reports/logs/{study}.log",
+        f"data/reports/logs/{config['study']}.log",
     benchmark:
-        "data/reports/logs/{study}.tsv"
+        f"data/reports/logs/{config['study']}.tsv"
     threads: config["threads"]["report"]
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        title=config["study"],
     shell:
-        "medseg report {input.scores:q} --title {wildcards.study:q} --out {output.page:q} 2>&1 | tee {log:q}"
+        "medseg report {input.scores:q} --title {params.title:q} --out {output.page:q} 2>&1 | tee {log:q}"

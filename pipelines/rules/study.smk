@@ -222,7 +222,7 @@ class Recipes:
                 f"medseg is not installed for {sys.executable}; run `make setup`"
             )
         code = Path(package.origin).parent
-        files = [code / "config.py", code / "provenance.py"]
+        files = [code / f"{name}.py" for name in ("config", "naming", "provenance")]
         for conf in (SHIPPED, OWN):
             files += sorted(conf.rglob("*.yaml")) if conf else []
         digest = sha256(str(OWN).encode())
@@ -239,14 +239,11 @@ class Recipes:
             except (ValueError, OSError) as error:
                 raise WorkflowError(f"{file}: {error}") from None
             self.fresh = True
-        fact = self.facts[key]
-        tupled = {
-            part: {
-                k: tuple(v) if isinstance(v, list) else v for k, v in fact[part].items()
-            }
-            for part in fact
-        }
-        return tupled
+        return {part: self.frozen(values) for part, values in self.facts[key].items()}
+
+    @staticmethod
+    def frozen(values):
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
     def compose(self, experiment, overrides):
         from medseg import config as recipes

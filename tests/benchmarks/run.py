@@ -76,15 +76,15 @@ def line(row: dict) -> tuple[str, ...]:
     """One row's cells."""
 
     def number(key: str, form: str) -> str:
-        return format(row[key], form) if isinstance(row.get(key), int | float) else ""
+        return form.format(row[key]) if isinstance(row.get(key), int | float) else ""
 
     return (
         "ok" if holds(row) else "NO",
         str(row["subject"]),
-        number("ours_s", ".3f") and number("ours_s", ".3f") + " s",
-        number("peer_s", ".3f") and number("peer_s", ".3f") + " s",
-        number("ratio", ".2f") and number("ratio", ".2f") + "x",
-        number("bound", ".2f") and "≥ " + number("bound", ".2f") + "x",
+        number("ours_s", "{:.3f} s"),
+        number("peer_s", "{:.3f} s"),
+        number("ratio", "{:.2f}x"),
+        number("bound", ">= {:.2f}x"),
         str(row.get("peer", "")),
         str(row.get("note", "")) + ("" if row.get("equal", True) else " VALUES DIFFER"),
     )

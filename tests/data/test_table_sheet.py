@@ -56,7 +56,7 @@ def test_a_missing_column_lists_what_is_there_and_the_nearest(tmp_path: Path) ->
     ("row", "told"),
     [
         ("a,p,x.nii.gz,,train", "a: duplicate case: found lines 2 and 4"),
-        ("c,p,x.nii.gz,,trian", "c: split: found 'trian'.*write 'train'"),
+        ("c,p,x.nii.gz,,training", "c: split: found 'training'.*write 'train'"),
         ("c,p,,,train", "c: missing channel: found no path for t1"),
         ("../c,p,x.nii.gz,,train", r"\.\./c: case name.*path separator"),
         ("c\\d,p,x.nii.gz,,train", "path separator"),

@@ -109,6 +109,15 @@ def test_without_a_prediction_each_instance_of_the_reference_fails():
     assert [row["status"] for row in rows.values()] == ["failed", "failed", "failed", "absent"]
 
 
+def test_the_pieces_of_a_binary_reference_are_its_instances_from_the_lowest_up():
+    reference = (box(44) + box(4) + box(24)) * 255
+    prediction = (reference > 0).astype(np.uint8)
+    prediction[:, :, :14] = 0
+    rows = score(prediction, reference, Structure("disc", (1,), (1, 255), instances=True))
+    assert [row["status"] for row in rows.values()] == ["ok", "missed", "ok", "ok"]
+    assert [*rows] == ["disc", "disc_1", "disc_2", "disc_3"]
+
+
 def test_large_label_values_are_found_too():
     reference = box(4).astype(np.int32) * 70001
     row = score(box(4), reference, Structure("rare", (1,), (70001,)))["rare"]

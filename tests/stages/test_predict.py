@@ -326,7 +326,7 @@ def test_predict_loads_neither_lightning_nor_hydra_nor_monai(one, tmp_path):
         "code = main(['predict', *sys.argv[1:]])\n"
         "heavy = {'lightning', 'pytorch_lightning', 'hydra', 'omegaconf', 'monai', 'torchmetrics', "
         "'matplotlib', 'healpy', 'sklearn', 'pandas', 'skimage', 'torch._dynamo', 'SimpleITK'}\n"
-        "sys.exit(code or str(heavy & set(sys.modules) or ''))\n"
+        "sys.exit(code or ' '.join(heavy & set(sys.modules)) or 0)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, one, path, "--out", tmp_path / "o"],
@@ -355,3 +355,13 @@ def test_a_stopped_run_leaves_nothing_half_written(one, tmp_path, number, code):
     assert not list((tmp_path / "out").glob(".part-*"))
     for sidecar in (tmp_path / "out").glob("*.json"):
         labels(sidecar.with_suffix(".nii.gz"))
+
+
+def test_a_dicom_folder_is_one_case_and_leaves_no_name_behind(one, reference, tmp_path, capsys):
+    folder = reference / "data" / "mri" / "dicom" / "sag_gre_5"
+    assert predict(one, folder, "--out", tmp_path / "o") == 0
+    made = nib.load(tmp_path / "o" / "sag_gre_5.nii.gz")
+    wanted = nib.load(folder.with_name("sag_gre_5_reference.nii"))
+    assert sorted(made.shape) == sorted(wanted.shape)
+    assert predict(one, folder, "--out", tmp_path / "p", "--series", "none") == 1
+    assert "none" in capsys.readouterr().err

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from medseg.cli import main
 from medseg.data.prepared import Prepared
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 SAMPLES = Path(__file__).resolve().parents[2] / "data/samples/spine_mt"
 
 
@@ -21,12 +24,24 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "medseg.cli", "prepare", *map(str, words)]
 
 
-def prepare(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), cwd=cwd, capture_output=True, text=True, check=False)
+@pytest.fixture
+def prepare(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command without the second that a new process takes to start."""
+
+    def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        code = main(["prepare", *map(str, words)])
+        out, error = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, out, error)
+
+    return run
 
 
-def test_defaults_lie_below_the_callers_folder(tmp_path: Path) -> None:
-    done = prepare("data=cord", "--in", SAMPLES, cwd=tmp_path)
+def test_defaults_lie_below_the_callers_folder(prepare: Run, tmp_path: Path) -> None:
+    words = command("data=cord", "--in", SAMPLES)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "3 cases prepared, 0 kept: data/prepared/cord/base\n"
     prepared = Prepared(tmp_path / "data/prepared/cord/base")
@@ -36,7 +51,7 @@ def test_defaults_lie_below_the_callers_folder(tmp_path: Path) -> None:
     assert again.stdout == "0 cases prepared, 3 kept: data/prepared/cord/base\n"
 
 
-def test_an_override_names_its_own_folder(tmp_path: Path) -> None:
+def test_an_override_names_its_own_folder(prepare: Run, tmp_path: Path) -> None:
     words = ["data=cord", "data.spacing_mm=[1.6875,1.6875,null]", "--in", SAMPLES, "--workers", 2]
     done = prepare(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -46,7 +61,7 @@ def test_an_override_names_its_own_folder(tmp_path: Path) -> None:
     assert Prepared(tmp_path / folder).records()[0].shape == (20, 20, 3)
 
 
-def test_several_recipes_prepare_side_by_side(tmp_path: Path) -> None:
+def test_several_recipes_prepare_side_by_side(prepare: Run, tmp_path: Path) -> None:
     words = ["data=cord", "data.intensity=zscore,percentile", "-m", "--in", SAMPLES]
     done = prepare(*words, "--out", "sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -54,14 +69,14 @@ def test_several_recipes_prepare_side_by_side(tmp_path: Path) -> None:
     assert found == {"zscore", "percentile"}
 
 
-def test_shards_are_joined_when_read(tmp_path: Path) -> None:
+def test_shards_are_joined_when_read(prepare: Run, tmp_path: Path) -> None:
     for shard in ("1/2", "2/2"):
         done = prepare("data=cord", "--in", SAMPLES, "--shard", shard, "--out", "p", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert len(Prepared(tmp_path / "p").records()) == 3
 
 
-def test_the_users_own_sheet_needs_no_file_of_ours(tmp_path: Path) -> None:
+def test_the_users_own_sheet_needs_no_file_of_ours(prepare: Run, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mask = np.zeros((9, 8, 7), np.uint8)
     mask[3:5, 3:5, 3:5] = 255
@@ -94,7 +109,9 @@ def test_the_users_own_sheet_needs_no_file_of_ours(tmp_path: Path) -> None:
         (["data=cord", "--in", SAMPLES, "--out", "file"], "cannot write into file"),
     ],
 )
-def test_bad_input_is_told_clearly(tmp_path: Path, words: list[str], told: str) -> None:
+def test_bad_input_is_told_clearly(
+    prepare: Run, tmp_path: Path, words: list[str], told: str
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("kept")
     done = prepare(*words, cwd=tmp_path)
@@ -106,7 +123,7 @@ def test_bad_input_is_told_clearly(tmp_path: Path, words: list[str], told: str) 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for the superuser")
-def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_told(prepare: Run, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir(mode=0o555)
     done = prepare("data=cord", "--in", SAMPLES, "--out", "p", cwd=tmp_path)
     assert done.returncode == 1
@@ -146,7 +163,7 @@ def test_the_keyboard_stops_workers_and_leaves_nothing_half_written(tmp_path: Pa
     assert not (tmp_path / "p" / "prepared.json").exists()
 
 
-def test_the_index_holds_hashes_of_the_raw_files(tmp_path: Path) -> None:
+def test_the_index_holds_hashes_of_the_raw_files(prepare: Run, tmp_path: Path) -> None:
     prepare("data=cord", "--in", SAMPLES, "--out", "p", cwd=tmp_path)
     part = json.loads((tmp_path / "p" / "index" / "1-of-1.json").read_text())
     source = part["cases"][0]["sources"]["mt0"]

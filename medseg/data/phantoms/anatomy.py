@@ -81,7 +81,7 @@ def column(rng: np.random.Generator, extent_mm: Sequence[float]) -> Column:
     sacrum, top = _sacrum(rng, discs[0], marrow, scale), stacked[-2]
     gap = top.half_height + 24 * scale * rng.uniform(0.45, 0.8)
     middle = np.mean([s.centre[:2] for s in stacked[:-1]], axis=0)
-    wanted = [rng.uniform(-3, 3) * scale, rng.uniform(-2, 12) * scale]
+    wanted = [rng.uniform(-2, 2) * scale, rng.uniform(-2, 12) * scale]
     shift = np.array([*(wanted - middle), extent_mm[2] / 2 - gap - top.centre[2]])
     tall = bodies[-1].half_height
     bodies[-1] = _moved(replace(bodies[-1], half_height=3 * tall), 2 * tall)
@@ -96,7 +96,7 @@ def _discs(
     rng: np.random.Generator, tilt: np.ndarray, lean: np.ndarray, scale: float
 ) -> list[Segment]:
     """Seven discs at the origin; a worn one is thinner and has lost water."""
-    width, depth = rng.uniform(21.5, 25) * scale, rng.uniform(16, 18.5) * scale
+    width, depth = rng.uniform(20.5, 24) * scale, rng.uniform(16, 18.5) * scale
     discs = []
     for at in range(N_DISCS):
         worn = rng.random() < _WORN[at]
@@ -179,7 +179,7 @@ def smooth(rng: np.random.Generator, shape: Sequence[int], cells: Sequence[int])
 class Canvas:
     """Water and fat on a lattice, painted tissue over tissue."""
 
-    def __init__(self, axes_mm: Sequence[Float[np.ndarray, "n"]]) -> None:
+    def __init__(self, axes_mm: Sequence[Float[np.ndarray, "_"]]) -> None:
         x, y, z = (np.asarray(axis, np.float32) for axis in axes_mm)
         self.x, self.y, self.z = x[:, None, None], y[None, :, None], z[None, None, :]
         self.shape = (len(x), len(y), len(z))

@@ -1,0 +1,75 @@
+"""Every YAML in conf/ builds; every experiment composes, trains two steps and can be packaged."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import tiny_prepared
+import torch
+
+from medseg import config, package
+
+CONF = config.conf_dir()
+GROUPS = ("model", "block", "task", "optimizer", "schedule", "augment", "trainer", "data")
+GIVEN = {"model": {"in_channels": 4, "n_classes": 2}, "block": {"channels": 8}}
+
+
+def stems(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(("group", "stem"), [(g, s) for g in GROUPS for s in stems(g)])
+def test_every_choice_composes_and_fits_its_constructor(group: str, stem: str) -> None:
+    cfg = config.compose("train", [f"{group}={stem}"])
+    if group in ("trainer", "data"):
+        source = cfg.data.source
+        given = [
+            a for a in ("path", "channels", "labels", "slice_axis") if config.accepts(source, a)
+        ]
+        config.check_signature(source, "data.source", given)
+        return
+    given = list(GIVEN.get(group, {})) + (["model", "n_classes"] if group == "task" else [])
+    config.check_signature(cfg[group], group, given)
+
+
+@pytest.mark.parametrize("stem", stems("model"))
+def test_every_network_maps_images_to_logits(stem: str) -> None:
+    cfg = config.compose("train", [f"model={stem}", *narrow(stem)])
+    network = config.build(cfg.model, in_channels=3, n_classes=4)
+    side = network.stride if isinstance(network.stride, int) else max(network.stride)
+    image = torch.randn(1, 3, *[max(16, side)] * network.ndim)
+    assert network.eval()(image).shape == (1, 4, *image.shape[2:])
+
+
+@pytest.mark.parametrize("stem", stems("block"))
+def test_every_block_keeps_shape_in_a_network_that_takes_one(stem: str) -> None:
+    cfg = config.compose("train", ["model=unet", f"block={stem}", "model.width=4"])
+    network = config.build(cfg.model, in_channels=1, n_classes=2)
+    assert network(torch.randn(2, 1, 32, 32)).shape == (2, 2, 32, 32)
+    assert config.network_spec(cfg.model)["arguments"]["block"]["block"] == stem
+
+
+def narrow(model: str) -> list[str]:
+    found = config.plain(config.compose("train", [f"model={model}"]).model)
+    return ["model.width=2"] if config.accepts(found, "width") else []
+
+
+@pytest.mark.parametrize("experiment", stems("experiment"))
+def test_every_experiment_trains_two_steps_and_leaves_a_model(
+    experiment: str, tmp_path: Path
+) -> None:
+    from medseg.stages.train import train
+
+    whole = config.compose("train", [f"experiment={experiment}"])
+    small = ["trainer.max_epochs=1", "trainer.steps_per_epoch=2", "data.folds=0"]
+    chosen = [f"experiment={experiment}", *small, *narrow(str(whole.choices.model))]
+    cfg = config.compose("train", chosen)
+    source = tiny_prepared.prepared(tmp_path / "prepared", cfg, shape=(4, 32, 32))
+    run = tmp_path / "run"
+    run.mkdir()
+    train(cfg, argparse.Namespace(source=source, out=run, folder=run, sweep=False, config_dirs=[]))
+    model = package.load(run / "model")
+    channels = len(cfg.data.channels)
+    logits = model.network(torch.randn(1, channels, *[32] * model.spec["ndim"]))
+    assert logits.shape[1] == len(cfg.data.labels) + 1
+    assert len((run / "metrics.csv").read_text().splitlines()) == 2

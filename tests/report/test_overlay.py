@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from medseg.geometry.grid import Grid
+from medseg.report.overlay import PLANES, _cut, choose, draw
+
+GRID = Grid((12, 10, 8), np.diag([1.0, 1.0, 4.0, 1.0]))
+
+
+def row(case, dice, status="ok"):
+    return {"case": case, "structure": "disc", "status": status, "dice": dice}
+
+
+def test_best_median_worst_and_every_failure_are_chosen():
+    rows = [row(c, d) for c, d in zip("abcde", (0.9, 0.8, 0.7, 0.6, 0.5), strict=True)]
+    rows += [row("f", 0.0, "failed"), row("g", 0.3, "missed")]
+    found = {entry["case"]: entry["role"] for entry in choose(rows, 12)}
+    assert found == {"a": "best", "d": "median", "f": "worst, failed", "g": "missed"}
+    assert [entry["case"] for entry in choose(rows, 2)] == ["a", "d"]
+    assert choose(rows, 0) == choose([], 5) == []
+    assert choose(rows[:1], 5)[0]["role"] == "the only case"
+
+
+def test_the_patients_right_front_and_head_are_left_and_up():
+    volume = np.zeros((3, 4, 5))
+    volume[-1, -1, -1] = 1  # right, anterior, superior
+    for plane in PLANES:
+        cut = _cut(volume, plane, (-1, -1, -1)[plane.fixed])
+        assert cut[0, 0] == 1
+        assert plane.letters[0] in "RA"
+        assert plane.letters[2] in "AS"
+
+
+@pytest.mark.parametrize("kind", ["both", "no prediction", "no reference", "nothing", "one slice"])
+def test_a_picture_is_drawn_whatever_there_is(tmp_path, kind):
+    grid = GRID if kind != "one slice" else Grid((12, 10, 1), GRID.affine)
+    reference, prediction = np.zeros((2, *grid.shape), dtype=np.uint8)
+    if kind not in {"no reference", "nothing"}:
+        reference[3:7, 3:7] = 1
+    if kind not in {"no prediction", "nothing"}:
+        prediction[4:8, 3:7] = 1
+    image = np.random.default_rng(0).random(grid.shape)
+    draw(
+        tmp_path / "x.png", None if kind == "nothing" else image, reference,
+        None if kind == "no prediction" else prediction, grid=grid, title="case",
+    )  # fmt: skip
+    assert (tmp_path / "x.png").stat().st_size > 2000

@@ -1,0 +1,51 @@
+"""Prepared data of any recipe: noise with a bright box to find, small enough to train on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from medseg import config
+from medseg.provenance import write_json
+
+SPLITS = ("train", "train", "val", "test")
+SHAPE = (6, 20, 24)
+
+
+def prepared(folder: Path, cfg, splits=SPLITS, shape=SHAPE) -> Path:
+    """Write a prepared folder that fits a recipe's data section."""
+    data = config.plain(cfg.data)
+    rng = np.random.default_rng(0)
+    rows = []
+    for place, split in enumerate(splits):
+        name = f"{split or 'none'}{place}"
+        home = folder / "cases" / name
+        home.mkdir(parents=True)
+        label = np.zeros(shape, np.uint8)
+        corner = rng.integers(2, 6, size=2)
+        for k in range(1, len(data["labels"]) + 1):
+            label[1:5, corner[0] : corner[0] + 9, corner[1] : corner[1] + 9] = k
+        image = rng.normal(size=(len(data["channels"]), *shape)).astype(np.float32)
+        np.save(home / "image.npy", image + 2 * (label > 0).astype(np.float32))
+        np.save(home / "label.npy", label)
+        write_json(home / "case.json", {"affine": np.eye(4)})
+        rows.append(
+            {
+                "place": place,
+                "case": name,
+                "subject": f"s{place}",
+                "split": split,
+                "folder": f"cases/{name}",
+                "key": name,
+                "shape": shape,
+                "spacing_mm": [1.0, 1.0, 1.0],
+                "slices": None,
+                "present": [True] * len(data["channels"]),
+                "label": {"path": "label.nii.gz", "sha256": "0"},
+            }
+        )
+    write_json(folder / "index" / "1-of-1.json", {"fingerprint": "tiny", "cases": rows})
+    axis = data["slice_axis"] if data["slice_axis"] is not None else 0
+    names = ("channels", "labels", "instances", "spacing_mm", "intensity", "source")
+    meta = {"format": 1, "fingerprint": "tiny", "slice_axis": axis}
+    write_json(folder / "prepared.json", meta | {name: data[name] for name in names})
+    return folder
