@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Num
 
 from medseg.data.sheet import Record
+from medseg.geometry.grid import Grid
 from medseg.io import formats
 from medseg.provenance import hash_file, hash_value, read_json, write_json
 from medseg.sample import Sample
@@ -60,14 +61,15 @@ class Place:
 
     def guard(self, *, overwrite: bool) -> None:
         """Refuse to write over an input, or (without `overwrite`) over what is not a prediction."""
-        ours = {entry.get("path") for entry in self._there().get("outputs", {}).values()}
-        for what in (LABELS, *MAPS):
-            path = self.path(what)
+        there = self._there()
+        ours = {entry.get("path") for entry in there.get("outputs", {}).values()}
+        for path in (self.sidecar, *map(self.path, (LABELS, *MAPS))):
             if not path.exists():
                 continue
-            if any(path.samefile(p) for p in [*self.record.paths.values()]):
+            if any(p.exists() and path.samefile(p) for p in self.record.paths.values()):
                 raise ValueError(f"{path} is an input of the case; give another --out")
-            if path.name not in ours and not overwrite and what == LABELS:
+            known = "key" in there if path == self.sidecar else path.name in ours
+            if not known and not overwrite:
                 raise ValueError(
                     f"{path} is there already and no prediction of medseg; move it, give another "
                     "--out, or --overwrite"
@@ -77,32 +79,32 @@ class Place:
         self,
         arrays: Mapping[str, Num[np.ndarray, "..."] | None],
         sample: Sample,
-        facts: Any,  # noqa: ANN401
+        facts: Mapping[str, Any],
     ) -> None:
-        """Write labels and maps, each whole, then the sidecar; maps of an earlier call go."""
+        """Write labels and maps, each whole, then the sidecar; maps of an earlier call go.
+
+        Where no sidecar lies yet a first one marks the files as ours, so that a run that is killed
+        in between can be taken up again.
+        """
         earlier = self._there().get("outputs", {})
-        outputs = {}
-        for what, array in arrays.items():
-            if array is not None:
-                path = self.path(what)
-                formats.write(path, array, sample.space, sample.meta)
-                outputs[what] = {"path": path.name, "sha256": hash_file(path)}
-        grid = sample.space
-        content = {
-            "case": self.record.case,
-            "status": "ok",
-            **facts,
-            **self.key,
-            "key": self.digest,
-            "grid": {
-                "shape": grid.shape,
-                "affine": grid.affine,
-                "spacing_mm": grid.spacing_mm,
-                "axcodes": grid.axcodes,
-            },
-            "outputs": outputs,
-        }
-        write_json(self.sidecar, content)
+        made = {what: array for what, array in arrays.items() if array is not None}
+        outputs = {what: {"path": self.path(what).name} for what in made}
+        content = {"case": self.record.case, "status": "ok", **facts, **self.key}
+        content |= {"key": self.digest, "grid": _grid(sample.space), "outputs": outputs}
+        fresh = not self.sidecar.exists()
+        try:
+            if fresh:
+                write_json(self.sidecar, {**content, "status": "incomplete"})
+            for what, array in made.items():
+                formats.write(self.path(what), array, sample.space, sample.meta)
+                outputs[what]["sha256"] = hash_file(self.path(what))
+            write_json(self.sidecar, content)
+        except BaseException:
+            if fresh:
+                done = [self.path(what) for what, entry in outputs.items() if "sha256" in entry]
+                for path in (*done, self.sidecar):
+                    path.unlink(missing_ok=True)
+            raise
         for what, entry in earlier.items():
             if what in MAPS and what not in outputs and entry["path"] == self.path(what).name:
                 self.path(what).unlink(missing_ok=True)
@@ -114,6 +116,16 @@ class Place:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    """A grid as JSON values."""
+    return {
+        "shape": grid.shape,
+        "affine": grid.affine,
+        "spacing_mm": grid.spacing_mm,
+        "axcodes": grid.axcodes,
+    }
 
 
 def distinct(cases: Sequence[str]) -> None:

@@ -332,9 +332,6 @@ def _metadata(model: "Package", name: str) -> dict[str, Any]:
 
     spec = model.spec
     found = versions(("torch", "numpy", "monai", "medseg"))
-    shape = [f"{stride}*n" for stride in model.stride]
-    classes = {"0": "background", **{str(n): c for n, c in enumerate(model.labels, start=1)}}
-    common = {"type": "image", "spatial_shape": shape, "dtype": "float32", "is_patch_data": False}
     return {
         "version": "0.1.0",
         "changelog": {"0.1.0": "exported by medseg"},
@@ -348,26 +345,32 @@ def _metadata(model: "Package", name: str) -> dict[str, Any]:
         "predict` prepares scans and brings labels back; MONAI's transforms here come near it.",
         "authors": "the medseg authors",
         "copyright": "see the model's own terms",
-        "network_data_format": {
-            "inputs": {
-                "image": {
-                    **common,
-                    "format": "magnitude",
-                    "modality": "MR",
-                    "num_channels": len(model.channels),
-                    "value_range": [],
-                    "channel_def": {str(n): c for n, c in enumerate(model.channels)},
-                }
-            },
-            "outputs": {
-                "pred": {
-                    **common,
-                    "format": "segmentation",
-                    "num_channels": len(classes),
-                    "value_range": [],
-                    "channel_def": classes,
-                }
-            },
-        },
+        "network_data_format": _data_format(model),
         "intended_use": f"spacing_mm {spec['spacing_mm']}, intensity {spec['intensity']}",
     }
+
+
+def _data_format(model: "Package") -> dict[str, Any]:
+    """What goes in and comes out, in the words of MONAI's schema."""
+    classes = {"0": "background", **{str(n): c for n, c in enumerate(model.labels, start=1)}}
+    common = {
+        "type": "image",
+        "spatial_shape": [f"{stride}*n" for stride in model.stride],
+        "dtype": "float32",
+        "is_patch_data": False,
+        "value_range": [],
+    }
+    image = {
+        **common,
+        "format": "magnitude",
+        "modality": "MR",
+        "num_channels": len(model.channels),
+        "channel_def": {str(n): c for n, c in enumerate(model.channels)},
+    }
+    pred = {
+        **common,
+        "format": "segmentation",
+        "num_channels": len(classes),
+        "channel_def": classes,
+    }
+    return {"inputs": {"image": image}, "outputs": {"pred": pred}}

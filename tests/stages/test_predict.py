@@ -231,6 +231,37 @@ def test_files_of_others_and_inputs_are_not_written_over(one, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert (tmp_path / "o" / "x.nii.gz").read_bytes() == b"mine"
     assert path.read_bytes() == before
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "x.json").write_text('{"EchoTime": 0.01}')
+    assert predict(one, path, "--out", tmp_path / "p") == 1
+    assert "EchoTime" in (tmp_path / "p" / "x.json").read_text()
+    assert predict(one, path, "--out", tmp_path / "p", "--overwrite") == 0
+
+
+def test_a_run_killed_between_two_files_is_taken_up_again(one, tmp_path, capsys):
+    path = scan(tmp_path / "x.nii.gz")
+    out = tmp_path / "o"
+    assert predict(one, path, "--out", out) == 0
+    whole = (out / "x.json").read_text()
+    (out / "x.json").write_text(whole.replace('"status": "ok"', '"status": "incomplete"'))
+    assert predict(one, path, "--out", out) == 0
+    assert "1 predicted" in capsys.readouterr().out.splitlines()[-1]
+    assert json.loads((out / "x.json").read_text())["status"] == "ok"
+
+
+def test_a_prediction_that_cannot_be_written_leaves_nothing(one, tmp_path, monkeypatch, capsys):
+    from medseg.io import formats
+
+    def full(path, *_):
+        if "entropy" in path.name:
+            raise OSError(28, "No space left on device")
+        path.write_bytes(b"labels")
+
+    monkeypatch.setattr(formats, "write", full)
+    path = scan(tmp_path / "x.nii.gz")
+    assert predict(one, path, "--out", tmp_path / "o", "--uncertainty") == 1
+    assert "No space left" in capsys.readouterr().err
+    assert not list((tmp_path / "o").iterdir())
 
 
 def test_two_files_of_one_name_are_refused(one, tmp_path, capsys):

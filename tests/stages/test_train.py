@@ -282,3 +282,30 @@ def test_the_keyboard_stops_without_a_traceback(data: Path, tmp_path: Path) -> N
     assert "stopped by the keyboard" in error
     assert "Traceback" not in error
     assert not list(out.glob(".part*"))
+
+
+def test_workers_change_nothing(data: Path, tmp_path: Path, whole: Path) -> None:
+    assert run("--in", data, "--out", tmp_path / "run", "trainer.workers=1") == 0
+    assert weights(tmp_path / "run") == weights(whole)
+
+
+def test_without_validation_cases_the_last_weights_are_kept(tmp_path: Path) -> None:
+    cfg = config.compose("train", RECIPE)
+    source = tiny_prepared.prepared(tmp_path / "prepared", cfg, splits=("train", "train"))
+    assert run("--in", source, "--out", tmp_path / "run") == 0
+    facts = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert facts["best_epoch"] == 3
+    assert facts["val_dice"] is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_card_computes_the_cpus_loss(data: Path, tmp_path: Path) -> None:
+    losses = []
+    for accelerator in ("cpu", "gpu"):
+        out = tmp_path / accelerator
+        more = [f"trainer.accelerator={accelerator}", "trainer.precision=32-true"]
+        assert run(*more, "trainer.max_epochs=1", "augment=none", "--in", data, "--out", out) == 0
+        row = next(csv.DictReader((out / "metrics.csv").open()))
+        losses.append([float(row["train_loss"]), float(row["val_dice"])])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
