@@ -57,7 +57,7 @@ run: .setup  ## the whole road: snakemake --cores all (more by ARGS="--config st
 	$(bin)/snakemake --cores all $(ARGS)
 
 test: .setup  ## the tests (JOBS=2 at once)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) -m 'not slow' $(ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist loadfile -m 'not slow' $(ARGS)
 
 test-slow: .setup  ## the tests that take minutes: the wheel in an empty environment, long trainings
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -m slow $(ARGS)

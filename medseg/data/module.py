@@ -1,6 +1,7 @@
 """The one LightningDataModule: prepared cases in, batches of patches and whole cases out."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,17 @@ from medseg.data.transforms import Chain, Chance
 from medseg.sample import Batch, collate
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How patches are drawn: batches of how many, how many of them an epoch (None: one pass)."""
+
+    batch_size: int = 4
+    steps: int | None = None
+    foreground: float = 0.33
+    workers: int = 0
+    seed: int = 0
+
+
 class DataModule(LightningDataModule):
     """Patches of the training cases, whole validation cases one by one.
 
@@ -24,6 +36,7 @@ class DataModule(LightningDataModule):
         ndim: 2 (slices across `slice_axis`) or 3.
         patch_size: see `patch_size`, which settles it.
         augment: changes training batches on the device that they were moved to.
+        sampling: how patches are drawn.
     """
 
     def __init__(
@@ -35,17 +48,12 @@ class DataModule(LightningDataModule):
         ndim: int,
         patch_size: Sequence[int],
         augment: Chain,
-        batch_size: int = 4,
-        steps: int | None = None,
-        foreground: float = 0.33,
-        workers: int = 0,
-        seed: int = 0,
+        sampling: Sampling,
     ) -> None:
         super().__init__()
         self.prepared, self.train, self.val = prepared, list(train), list(val)
         self.slice_axis = slice_axis(prepared) if ndim == 2 else None
-        self.augment, self.seed, self.workers = augment, seed, workers
-        self.batch_size, self.steps = batch_size, steps
+        self.augment, self.sampling = augment, sampling
         spacing = self.train[0].spacing_mm
         self.spacing_mm = tuple(s for a, s in enumerate(spacing) if a != self.slice_axis)
         cases = range(len(self.train))
@@ -57,8 +65,8 @@ class DataModule(LightningDataModule):
             items,
             patch_size,
             slice_axis=self.slice_axis,
-            foreground=foreground,
-            seed=seed,
+            foreground=sampling.foreground,
+            seed=sampling.seed,
         )
 
     def steps_per_epoch(self, world: int = 1) -> int:
@@ -71,9 +79,9 @@ class DataModule(LightningDataModule):
     def _batches(self, rank: int, world: int) -> Batches:
         return Batches(
             len(self.patches),
-            steps=self.steps,
-            batch_size=self.batch_size,
-            seed=self.seed,
+            steps=self.sampling.steps,
+            batch_size=self.sampling.batch_size,
+            seed=self.sampling.seed,
             rank=rank,
             world=world,
         )
@@ -86,8 +94,8 @@ class DataModule(LightningDataModule):
             cast(Dataset[Any], self.patches),
             batch_sampler=cast(Any, batches),
             collate_fn=collate,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            num_workers=self.sampling.workers,
+            persistent_workers=self.sampling.workers > 0,
             pin_memory=self._pins(),
         )
 
@@ -123,7 +131,7 @@ class DataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None or not trainer.training or not self.augment.transforms:
             return batch
-        source = generator(self.seed, trainer.global_step, trainer.global_rank, -2)
+        source = generator(self.sampling.seed, trainer.global_step, trainer.global_rank, -2)
         return self.augment(batch, Chance(source, self.spacing_mm))
 
 

@@ -142,6 +142,19 @@ def _finished(folder: Path, mark: str) -> dict[str, Any] | None:
     return facts if facts.get("fingerprint") == mark else None
 
 
+def _task(cfg: "DictConfig") -> "Segment":
+    """The task and its network; chance is seeded first, so weights depend on the seed alone."""
+    import torch
+
+    if not cfg.data.labels:
+        raise ValueError("data.labels is empty; name what to find, e.g. data.labels={disc:[1]}")
+    if cfg.trainer.threads is not None:
+        torch.set_num_threads(cfg.trainer.threads)
+    torch.manual_seed(cfg.seed)
+    network = config.build(cfg.model, **_given(cfg))
+    return config.build(cfg.task, model=network, n_classes=len(cfg.data.labels) + 1)
+
+
 def _build(
     cfg: "DictConfig",
     folder: Path,
@@ -149,26 +162,16 @@ def _build(
     splits: Mapping[str, Sequence["PreparedRecord"]],
     mark: str,
 ) -> Plan:
-    """Build network, task and data; chance is seeded first, so weights depend on the seed alone."""
-    import torch
-
+    """Build what a training needs: task, data, and the way whole cases are predicted."""
     from medseg import inference
-    from medseg.data.module import DataModule, patch_size, slice_axis
+    from medseg.data.module import DataModule, Sampling, patch_size, slice_axis
 
-    if cfg.trainer.threads is not None:
-        torch.set_num_threads(cfg.trainer.threads)
-    torch.manual_seed(cfg.seed)
-    n_classes = len(cfg.data.labels) + 1
-    if n_classes < 2:
-        raise ValueError("data.labels is empty; name what to find, e.g. data.labels={disc:[1]}")
-    network = config.build(cfg.model, **_given(cfg))
-    task = config.build(cfg.task, model=network, n_classes=n_classes)
-    axis = slice_axis(prepared)
-    size = patch_size(
-        cfg.trainer.patch_size,
-        splits["train"],
-        network.stride,
-        axis if network.ndim == 2 else None,
+    task, axis, wanted = _task(cfg), slice_axis(prepared), cfg.trainer
+    network: Any = task.model
+    across = axis if network.ndim == 2 else None
+    size = patch_size(wanted.patch_size, splits["train"], network.stride, across)
+    sampling = Sampling(
+        wanted.batch_size, wanted.steps_per_epoch, wanted.foreground, wanted.workers, cfg.seed
     )
     module = DataModule(
         prepared,
@@ -177,21 +180,17 @@ def _build(
         ndim=network.ndim,
         patch_size=size,
         augment=config.build(cfg.augment),
-        batch_size=cfg.trainer.batch_size,
-        steps=cfg.trainer.steps_per_epoch,
-        foreground=cfg.trainer.foreground,
-        workers=cfg.trainer.workers,
-        seed=cfg.seed,
+        sampling=sampling,
     )
     whole = functools.partial(
         inference.sliding_window,
-        n_classes=n_classes,
+        n_classes=task.n_classes,
         ndim=network.ndim,
         slice_axis=axis,
         patch_size=size,
         stride=network.stride,
-        overlap=cfg.trainer.overlap,
-        batch_size=cfg.trainer.val_batch_size,
+        overlap=wanted.overlap,
+        batch_size=wanted.val_batch_size,
     )
     return Plan(cfg, folder, prepared, splits, mark, task, module, whole, size)
 
