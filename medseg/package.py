@@ -220,12 +220,26 @@ def build(network: Mapping[str, Any]) -> "nn.Module":
 
 
 def _argument(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
-    """A JSON value as it is, except a block's description, which becomes the block's factory."""
+    """A JSON value as it is, except the description of a block or graph layer: its factory."""
     if isinstance(value, Mapping) and "block" in value:
         kind = _named("nn.blocks", value["block"], value.get("class"))
         inner = {str(k): _argument(v) for k, v in dict(value.get("arguments") or {}).items()}
         return functools.partial(kind, **inner)
+    if isinstance(value, Mapping) and "graph" in value:
+        inner = {str(k): _argument(v) for k, v in dict(value.get("arguments") or {}).items()}
+        return functools.partial(_graph(value["graph"]), **inner)
     return value
+
+
+def _graph(name: object) -> "type[nn.Module]":
+    """A layer of `torch_geometric.nn` by its plain name."""
+    import torch_geometric.nn as layers
+    from torch import nn
+
+    kind = getattr(layers, name, None) if isinstance(name, str) and _CLASS.fullmatch(name) else None
+    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
+        raise ValueError(f"{SPEC} names the graph layer {name!r}, which torch_geometric.nn has not")
+    return kind
 
 
 def _named(room: str, stem: object, name: object) -> "type[nn.Module]":

@@ -57,6 +57,16 @@ def test_a_block_is_named_by_its_file(tmp_path):
     assert any("residual" in type(m).__module__ for m in network.modules())
 
 
+def test_a_graph_layer_is_named_by_its_class_in_torch_geometric():
+    factory = package._argument({"graph": "GCNConv", "arguments": {"improved": True}})
+    layer = factory(3, 4)
+    assert type(layer).__module__.startswith("torch_geometric.nn")
+    assert layer.improved
+    for name in ("load", "../os", "functional", None):
+        with pytest.raises(ValueError, match="torch_geometric"):
+            package._argument({"graph": name})
+
+
 def test_the_hash_covers_weights_and_meaning(saved):
     folder, network = saved
     first = package.load(folder).sha256

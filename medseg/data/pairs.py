@@ -79,6 +79,13 @@ def sidecars(folder: Path, records: Sequence[Record]) -> dict[str, dict[str, Any
     return found
 
 
+def broken_off(sidecar: Mapping[str, Any]) -> str:
+    """Why a prediction is not to be used, if its sidecar says that it was never finished."""
+    if sidecar.get("status") == "incomplete":
+        return "predict was killed while it wrote this case; run it again"
+    return str(sidecar.get("error") or "")
+
+
 def scan(record: Record, sidecar: Mapping[str, Any], sheet: Path | None) -> Path | None:
     """A scan to draw the case on: the model's first channel, else the sheet's first image."""
     inputs = sidecar.get("inputs") if isinstance(sidecar.get("inputs"), dict) else {}

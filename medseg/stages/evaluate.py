@@ -87,18 +87,19 @@ def _plan(options: argparse.Namespace) -> Plan:
     recipe = read_json(beside) if beside and beside.is_file() else {}
     paths = pairs.predictions(options.predictions)
     sidecars = pairs.sidecars(options.predictions, expected)
+    reasons = {case: pairs.broken_off(sidecar) for case, sidecar in sidecars.items()}
     structures = _structures(sidecars, recipe, options)
     warnings += _strangers(paths, [record.case for record in records])
     part = shard(expected, options.shard) if options.shard else expected
     jobs = tuple(
         Job(
             record=record,
-            prediction=paths.get(record.case),
+            prediction=None if reasons.get(record.case) else paths.get(record.case),
             structures=structures,
             tolerance_mm=options.tolerance_mm,
             slice_axis=recipe.get("slice_axis"),
             image=pairs.scan(record, sidecars.get(record.case, {}), sheet),
-            reason=str(sidecars.get(record.case, {}).get("error") or ""),
+            reason=reasons.get(record.case, ""),
         )
         for record in part
     )

@@ -149,6 +149,13 @@ def test_a_prediction_that_cannot_be_used_fails_with_its_reason(study, kind):
     assert wanted in reason
 
 
+def test_a_prediction_that_was_broken_off_is_not_scored(study):
+    sidecar(study / "predictions", "a", status="incomplete")
+    assert evaluate(study, "--split", "test") == 1
+    assert table(study / "out/scores.csv")["a", "disc"]["status"] == "failed"
+    assert "killed" in summary(study)["failures"][0]["reason"]
+
+
 def test_a_reference_that_cannot_be_read_stops_everything(study, capsys):
     (study / "b_label.nii.gz").write_bytes(b"nothing")
     assert evaluate(study, "--split", "test") == 1
