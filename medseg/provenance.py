@@ -15,6 +15,19 @@ import numpy as np
 PACKAGES = ("medseg", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "lightning", "hydra-core")
 
 
+def writable(folder: Path) -> None:
+    """Make a folder and refuse one that cannot be written into, before any work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"the output folder {folder} cannot be written ({error.strerror or error}); "
+            "choose another"
+        ) from None
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, renamed onto it when the block ends well, else removed.

@@ -23,6 +23,7 @@ from medseg.provenance import (
     versions,
     write_json,
     write_text,
+    writable,
 )
 
 Spacing = tuple[float | None, float | None, float | None]
@@ -145,20 +146,6 @@ def prepare_dataset(
     _write_index(out, table, wanted, recipe.get("source"), [row for row, _ in rows], shard)
     kept = sum(was_there for _, was_there in rows)
     return {"prepared": len(rows) - kept, "kept": kept, "out": str(out)}
-
-
-def writable(folder: Path) -> None:
-    """Make a folder and refuse one that cannot be written into, before any work is done."""
-    import tempfile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"cannot write into {folder}: {error.strerror or error}; give another folder by --out"
-        ) from None
 
 
 def _table(source: Any, recipe: Recipe, given: Any, out: Path) -> Table:  # noqa: ANN401

@@ -30,8 +30,8 @@ class Rows:
 def main(arguments: list[str]) -> int:
     """Check sheets and folders; 0 without a problem, 1 with any that was not mended."""
     from medseg.data.labels import parse
-    from medseg.data.preparation import writable
     from medseg.data.problems import leaks
+    from medseg.provenance import writable
 
     options = _parser().parse_args(arguments)
     labels = parse(options.labels)

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,13 +26,15 @@ _AGREE = ("channels", "labels", "instances", "spacing_mm", "intensity")
 def main(arguments: list[str]) -> int:
     """Predict every case; those that fail are listed at the end and make the exit code 1."""
     from medseg import devices
+    from medseg.provenance import writable
 
     readers = _readers()
     options = _parser(readers).parse_args(arguments)
     options.reading = {name: getattr(options, name) for name in vars(readers.parse_args([]))}
     if options.threads is not None:
         _limit_threads(options.threads)
-    out = _writable(Path(options.out))
+    out = Path(options.out)
+    writable(out)
     with devices.claim() if options.device == "auto" else contextlib.nullcontext():
         return _cases(_run(options, out))
 
@@ -118,19 +119,6 @@ def _limit_threads(count: int) -> None:
     import torch
 
     torch.set_num_threads(count)
-
-
-def _writable(out: Path) -> Path:
-    """The output folder, made if need be; that it can be written is tried before any work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"--out {out} cannot be written ({error.strerror}); choose another folder"
-        ) from None
-    return out
 
 
 def _bar(total: int) -> Any:  # noqa: ANN401 -- tqdm has no types

@@ -222,7 +222,10 @@ class Recipes:
                 f"medseg is not installed for {sys.executable}; run `make setup`"
             )
         code = Path(package.origin).parent
-        files = [code / f"{name}.py" for name in ("config", "naming", "provenance", "signature")]
+        files = [
+            code / f"{name}.py"
+            for name in ("config", "naming", "provenance", "signature")
+        ]
         for conf in (SHIPPED, OWN):
             files += sorted(conf.rglob("*.yaml")) if conf else []
         digest = sha256(str(OWN).encode())

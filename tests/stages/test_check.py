@@ -289,7 +289,7 @@ def test_the_command_writes_beside_the_caller_and_exits_by_what_it_found(raw: Pa
         (["empty"], "holds no image"),
         (["raw", "--channels", "t1,flare"], "no column 'flare'"),
         (["raw", "--labels", "disc"], "write name=value"),
-        (["raw/a_t1.nii.gz", "--out", "raw/samples.csv"], "cannot write into raw/samples.csv"),
+        (["raw/a_t1.nii.gz", "--out", "raw/samples.csv"], "raw/samples.csv cannot be written"),
     ],
 )
 def test_bad_input_is_one_clear_line(raw: Path, words: list[str], told: str) -> None:

@@ -106,7 +106,7 @@ def test_the_users_own_sheet_needs_no_file_of_ours(prepare: Run, tmp_path: Path)
         (["data=crod", "--in", SAMPLES], "crod"),
         (["data=cord", "data.slice_axis=7", "--in", SAMPLES], "slice_axis is 7"),
         (["data=cord", "data.source.volum=0", "--in", SAMPLES], "volum"),
-        (["data=cord", "--in", SAMPLES, "--out", "file"], "cannot write into file"),
+        (["data=cord", "--in", SAMPLES, "--out", "file"], "file cannot be written"),
     ],
 )
 def test_bad_input_is_told_clearly(
@@ -127,7 +127,7 @@ def test_a_read_only_folder_is_told(prepare: Run, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir(mode=0o555)
     done = prepare("data=cord", "--in", SAMPLES, "--out", "p", cwd=tmp_path)
     assert done.returncode == 1
-    assert "cannot write into p" in done.stderr
+    assert "p cannot be written" in done.stderr
 
 
 def test_the_keyboard_stops_workers_and_leaves_nothing_half_written(tmp_path: Path) -> None:
