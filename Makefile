@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check bench clean again
+.PHONY: help setup run test check bench clean again
 
 PYTHON3 ?= python3
 JOBS ?= 2
@@ -57,10 +57,7 @@ run: .setup  ## the whole road: snakemake --cores all (more by ARGS="--config st
 	$(bin)/snakemake --cores all $(ARGS)
 
 test: .setup  ## the tests (JOBS=2 at once)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist loadfile -m 'not slow' $(ARGS)
-
-test-slow: .setup  ## the tests that take minutes: the wheel in an empty environment, long trainings
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: .setup  ## style, types, floors, spelling, workflow
 	$(bin)/ruff check

@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> int:
     try:
         return int(import_module(f"medseg.stages.{name}").main([a for a in rest if a != "--debug"]))
     except KeyboardInterrupt:
-        sys.stderr.write(f"medseg {name}: stopped by the keyboard; nothing half-written is left\n")
+        text = "stopped by the keyboard; finished results are intact, the same command goes on"
+        sys.stderr.write(f"medseg {name}: {text}\n")
         return 130
     except BrokenPipeError:
         return 1

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg import naming, signature
+from medseg import defaults, naming, signature
 from medseg.naming import default_run as default_run
 from medseg.naming import variant as variant
-from medseg.provenance import hash_value
+from medseg.provenance import existing, hash_value, tidy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,6 +48,7 @@ class TrainerConfig:
         patch_size: size of a training patch, two numbers for 2-D networks; null is the whole slice.
         foreground: share of the patches that are centred on a labelled voxel.
         val_every: epochs between validations on whole cases; the last epoch is always validated.
+        overlap: of neighbouring windows in validation and prediction; null is `windows.OVERLAP`.
         patience: validations without a better Dice before training stops; null never stops early.
         precision: auto is bf16 where the device has it, else fp16 on a GPU, else float32.
         threads: CPU threads; null leaves PyTorch's choice.
@@ -61,7 +62,7 @@ class TrainerConfig:
     foreground: float = 0.33
     val_every: int = 1
     val_batch_size: int = 8
-    overlap: float = 0.5
+    overlap: float | None = None
     patience: int | None = None
     gradient_clip: float | None = None
     deterministic: bool = False
@@ -93,6 +94,8 @@ def register() -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import DictConfig, OmegaConf
 
+    if OmegaConf.has_resolver("medseg.run"):
+        return
     data = OmegaConf.structured(DataConfig)
     for section in (data.source, data.labels):
         OmegaConf.set_struct(section, False)
@@ -102,13 +105,13 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="prepare_schema", node=DictConfig({"data": data}))
     store.store(name="train_schema", node=DictConfig({**groups, "data": data, "trainer": trainer}))
-    folders = {"run": naming.run_folder, "sweep": naming.sweep_folder, "variant": variant}
-    for name, function in folders.items():
+    named = (("run", naming.run_folder), ("sweep", naming.sweep_folder), ("variant", variant))
+    for name, function in named:
         OmegaConf.register_new_resolver(f"medseg.{name}", function, replace=True)
 
 
 def compose(
-    name: str, overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ()
+    name: str, overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()
 ) -> "DictConfig":
     """The recipe `conf/<name>.yaml` with overrides, and the groups' choices under `choices`.
 
@@ -175,12 +178,12 @@ def build(node: Any, /, **extra: Any) -> Any:  # noqa: ANN401 -- whatever the no
     return signature.build(plain(node), **extra)
 
 
-def check_signature(node: Any, where: str = "model", given: Collection[str] = ()) -> None:  # noqa: ANN401
+def check_signature(node: Any, where: str = "model", *, given: Collection[str] = ()) -> None:  # noqa: ANN401
     """Refuse arguments that the constructor does not have or whose type does not fit."""
     content = plain(node)
     if not isinstance(content, Mapping) or "_target_" not in content:
         raise ValueError(f"{where} names no class; choose one, e.g. {where}=<a file of conf/>")
-    signature.check(content, where, given)
+    signature.check(content, where, given=given)
 
 
 def accepts(node: Any, argument: str) -> bool:  # noqa: ANN401 -- any recipe node
@@ -200,38 +203,73 @@ def network_spec(node: Any) -> dict[str, Any]:  # noqa: ANN401 -- any recipe nod
     return signature.spec(plain(node))
 
 
-def fingerprint(name: str, overrides: Sequence[str] = (), groups: Iterable[str] = ()) -> str:
-    """The hash of a composed recipe, or of some of its groups; it holds no path and no machine."""
-    return recipe_fingerprint(compose(name, overrides), groups)
+def task_spec(node: Any) -> dict[str, Any]:  # noqa: ANN401 -- any recipe node
+    """A task as a model file names it, with all that was chosen for it."""
+    return signature.task_spec(plain(node))
+
+
+def text(cfg: "DictConfig") -> str:
+    """A recipe as YAML, with nothing left to resolve."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(cfg, resolve=True)
+
+
+def given(cfg: "DictConfig") -> dict[str, int]:
+    """What the data say about the network; a recipe that says it itself must say the same."""
+    facts = {"in_channels": len(cfg.data.channels), "n_classes": len(cfg.data.labels) + 1}
+    for name, number in facts.items():
+        if cfg.model.get(name, number) != number:
+            raise ValueError(f"model.{name}={cfg.model[name]}, but the data have {number}")
+    return facts
 
 
 def recipe_fingerprint(cfg: "DictConfig", groups: Iterable[str] = ()) -> str:
-    """The hash of a recipe in hand: what is computed, not where or on how many devices."""
+    """The hash of a recipe, or of some of its groups: what is computed, not where or by how many.
+
+    Constructors' defaults are part of it, whether the recipe writes them out or not.
+    """
     content = {k: v for k, v in plain(cfg).items() if k not in ("choices", "block")}
+    if "model" in content:
+        content["model"] |= given(cfg)
+    content = defaults.filled(content)
     trainer = content.get("trainer", {})
     content["trainer"] = {k: v for k, v in trainer.items() if k not in MACHINE}
-    wanted = tuple(groups) or tuple(content)
-    return hash_value({key: content.get(key) for key in wanted})[:16]
+    return hash_value({key: content.get(key) for key in tuple(groups) or content})[:16]
 
 
 def data_fingerprint(cfg: "DictConfig") -> str:
     """The hash of what `prepare` does: the data section without the folds, which cut later."""
-    return hash_value(_data(cfg))[:16]
+    return hash_value(defaults.filled(_data(cfg)))[:16]
 
 
 def _data(cfg: "DictConfig") -> dict[str, Any]:
     return {k: v for k, v in plain(cfg.data).items() if k not in ("folds", "fold")}
 
 
-def prepare_overrides(cfg: "DictConfig", config_dirs: Sequence[str | Path] = ()) -> list[str]:
-    """How the data section differs from its own YAML, as overrides that `medseg prepare` takes."""
-    base = _data(compose("prepare", [f"data={cfg.choices.data}"], config_dirs))
-    return sorted(naming.differences(base, _data(cfg), "data"))
+def data_section(data: str, config_dirs: Sequence[str | Path] = ()) -> dict[str, Any]:
+    """What `conf/data/<data>.yaml` itself says."""
+    return _data(compose("prepare", [f"data={data}"], config_dirs=config_dirs))
+
+
+def prepare_overrides(
+    cfg: "DictConfig",
+    config_dirs: Sequence[str | Path] = (),
+    *,
+    base: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """How the data section differs from its own YAML, as overrides that `medseg prepare` takes.
+
+    `base` is that YAML's `data_section`, for a caller who asks often.
+    """
+    if base is None:
+        base = data_section(str(cfg.choices.data), config_dirs)
+    return sorted(naming.differences(base, _data(cfg), where="data"))
 
 
 def prepared_variant(cfg: "DictConfig", config_dirs: Sequence[str | Path] = ()) -> str:
     """The name of a prepared folder: `base`, or how its data section differs from the YAML."""
-    return naming.join(text.removeprefix("data.") for text in prepare_overrides(cfg, config_dirs))
+    return naming.prepared(prepare_overrides(cfg, config_dirs))
 
 
 def default_prepared(cfg: "DictConfig", config_dirs: Sequence[str | Path] = ()) -> Path:
@@ -242,8 +280,8 @@ def default_prepared(cfg: "DictConfig", config_dirs: Sequence[str | Path] = ()) 
 def hydra_stage(
     name: str,
     function: Callable[["DictConfig", argparse.Namespace], Any],
-    arguments: Sequence[str],
     *,
+    arguments: Sequence[str],
     paths: argparse.ArgumentParser | None = None,
 ) -> int:
     """Run `function(recipe, paths)` as a full Hydra application; returns the exit code.
@@ -262,12 +300,11 @@ def hydra_stage(
     import hydra
     from hydra.errors import HydraException
 
-    parser = path_options(name) if paths is None else paths
-    own, rest = parser.parse_known_args(list(arguments))
+    own, rest = (paths or path_options(name)).parse_known_args(list(arguments))
     register()
-    job = Job(name, function, own)
+    job = Job(name, function, paths=own)
     flags, overrides = naming.parted(rest)
-    rest = [*flags, *_folders(getattr(own, "out", None), overrides), *overrides]
+    rest = [*flags, *naming.output(getattr(own, "out", None), overrides), *overrides]
     try:
         with _as_program(f"medseg {name}", rest):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
@@ -276,11 +313,11 @@ def hydra_stage(
     except Stopped as stopped:
         raise stopped.error from None
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
-            reason = error if isinstance(error, OSError) else error.__cause__
-            text = f"the output folder cannot be written ({reason}); choose another --out"
-            raise OSError(text) from None
-        raise
+        reason = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(reason, OSError):
+            raise
+        text = f"the output folder cannot be written ({reason}); choose another --out"
+        raise OSError(text) from None
     return 1 if job.failures else 0
 
 
@@ -290,21 +327,6 @@ def path_options(name: str) -> argparse.ArgumentParser:
     parser.add_argument("--in", dest="source", type=Path)
     parser.add_argument("--out", dest="out", type=Path)
     return parser
-
-
-def _folders(out: Path | None, rest: Sequence[str]) -> list[str]:
-    """Hydra's output folder where `--out` is given: the run's own, under `-m` the sweep's."""
-    if out is None:
-        return []
-    several = naming.swept(naming.chosen(rest, "experiment", ""))
-    above = "${hydra:runtime.choices.experiment}/" if several else ""
-    subdir = above + "${medseg.variant:${hydra.overrides.task}}/${seed}"
-    folder = naming.quote(str(out.absolute()))
-    return [
-        f"hydra.run.dir={folder}",
-        f"hydra.sweep.dir={folder}",
-        f"hydra.sweep.subdir={naming.quote(subdir)}",
-    ]
 
 
 @contextlib.contextmanager
@@ -322,31 +344,23 @@ def _as_program(program: str, arguments: Sequence[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full
 
 
-def _tidy(folder: Path, own: set[str]) -> None:
-    """Remove a run folder in which nothing but Hydra has written, and parents left empty."""
-    import shutil
-
-    if {path.name for path in folder.iterdir()} <= own:
-        shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()
-            folder.parent.parent.rmdir()
-
-
 class Stopped(BaseException):
     """Carries a user's error past Hydra, which would wrap any `Exception` in noise."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
+        super().__init__(error)
         self.error = error
 
 
 class Job:
     """One job of a Hydra application; picklable, so launchers can run it in another process."""
 
-    def __init__(self, name: str, function: Callable[..., Any], paths: argparse.Namespace) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any], *, paths: argparse.Namespace
+    ) -> None:
         self.name, self.function, self.paths = name, function, paths
         self.process = os.getpid()
+        self.kept = existing((getattr(paths, "out", None) or Path("data/runs")).absolute())
         self.failures: list[str] = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -366,9 +380,11 @@ class Job:
         paths.folder, paths.sweep, paths.config_dirs = Path(state.runtime.output_dir), sweep, extra
         try:
             return self.function(settled(cfg, state.runtime.choices), paths)
+        except KeyboardInterrupt:
+            self.tidy(paths.folder, state.output_subdir)
+            raise
         except (ValueError, OSError, ImportError, RuntimeError, KeyError, MemoryError) as error:
-            if state.output_subdir is not None:
-                _tidy(paths.folder, {state.output_subdir, f"{self.name}.log"})
+            self.tidy(paths.folder, state.output_subdir)
             if not sweep:
                 raise Stopped(error) from error
             text = f"{' '.join(state.overrides.task)}: {error}"
@@ -377,3 +393,8 @@ class Job:
             if os.getpid() != self.process:
                 raise SystemExit(1) from error
             return None
+
+    def tidy(self, folder: Path, subdir: str | None) -> None:
+        """Leave no folder behind in which nothing but Hydra has written."""
+        if subdir is not None:
+            tidy(folder, {subdir, f"{self.name}.log"}, kept=self.kept)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from medseg.geometry.resample import Passage
 from medseg.memory import Load, Scores, activation_bytes, choose, resident
-from medseg.windows import Slab, Start, Tiling, Total, cut, slab_axis
+from medseg.precision import FULL, exact, half_type
+from medseg.windows import OVERLAP, Slab, Start, Tiling, Total, cut, slab_axis
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -35,7 +36,7 @@ def sliding_window(
     slice_axis: int | None,
     patch_size: Sequence[int],
     stride: int | Sequence[int] = 1,
-    overlap: float = 0.5,
+    overlap: float = OVERLAP,
     batch_size: int = BATCH_SIZE,
     mirror: bool = False,
 ) -> Float[Tensor, "k x y z"]:
@@ -49,7 +50,7 @@ def sliding_window(
     out = torch.empty((n_classes, *image.shape[1:]), device=image.device)
     axis = slab_axis(tiling, image.shape[1:])
     walk = slabs(
-        network_fn, image, tiling, n_classes=n_classes, axis=axis, batch_size=batch_size,
+        network_fn, image, tiling=tiling, n_classes=n_classes, axis=axis, batch_size=batch_size,
         mirror=mirror,
     )  # fmt: skip
     for start, part in walk:
@@ -60,8 +61,8 @@ def sliding_window(
 def slabs(
     forward: Forward,
     image: Float[Tensor, "c x y z"],
-    tiling: Tiling,
     *,
+    tiling: Tiling,
     n_classes: int,
     axis: int,
     batch_size: int = BATCH_SIZE,
@@ -76,14 +77,12 @@ def slabs(
     shape = (image.shape[1], image.shape[2], image.shape[3])
     size = tiling.window(shape)
     device = torch.device(device or image.device)
-    total = Total(n_classes, shape, tiling, axis, device)
-    order = [axis, *(a for a in range(3) if a != axis)]
-    starts = tiling.starts(shape)
-    todo = [_sorted_back(p, order) for p in itertools.product(*(starts[a] for a in order))]
+    total = Total(n_classes, shape, tiling=tiling, axis=axis, device=device)
+    todo = _route(tiling.starts(shape), axis)
     fill = image.amin((1, 2, 3))
     while todo:
         batch = todo[:batch_size]
-        windows = torch.stack([cut(image, s, size, fill) for s in batch]).to(device)
+        windows = torch.stack([cut(image, s, size=size, fill=fill) for s in batch]).to(device)
         try:
             found = _probabilities(forward, windows, tiling, n_classes, mirror=mirror)
         except torch.OutOfMemoryError:
@@ -102,10 +101,12 @@ def slabs(
         yield from total.finish(max(0, todo[0][axis]) if todo else shape[axis])
 
 
-def _sorted_back(start: Sequence[int], order: Sequence[int]) -> Start:
-    """Window starts given in walking order, in the order x, y, z."""
-    x, y, z = (start[order.index(a)] for a in range(3))
-    return x, y, z
+def _route(starts: Sequence[Sequence[int]], axis: int) -> list[Start]:
+    """All windows' first voxels, those that come first along `axis` first."""
+    order = [axis, *(a for a in range(3) if a != axis)]
+    found = itertools.product(*(starts[a] for a in order))
+    x, y, z = (order.index(a) for a in range(3))
+    return [(start[x], start[y], start[z]) for start in found]
 
 
 @torch.no_grad()
@@ -162,19 +163,23 @@ def mean_of(walks: Sequence[Iterator[Slab]], axis: int) -> Iterator[Slab]:
             held[n] = h.narrow(axis + 1, count, rest) if rest else None
 
 
-def entropy(probabilities: Float[Tensor, "k *s"]) -> Float[Tensor, "*s"]:
+def entropy(probabilities: Float[Tensor, " k *s"]) -> Float[Tensor, "*s"]:
     """Uncertainty of each voxel: 0 where one class is certain, 1 where all are equally likely."""
     p = probabilities.clamp_min(torch.finfo(torch.float32).tiny)
     return -(p * p.log()).sum(0) / math.log(max(2, len(p)))
 
 
-def half(network: Forward) -> Forward:
-    """The network in half precision on CUDA; a batch that overflows is computed again in full."""
+def half(network: Forward, trained: str | None = None) -> Forward:
+    """The network in half precision on CUDA; a batch that overflows is computed again in full.
+
+    One that was `trained` in `32-true` is computed in true float32 there as well.
+    """
 
     def forward(windows: Tensor) -> Tensor:
-        if windows.device.type != "cuda":
-            return network(windows)
-        with torch.autocast("cuda", dtype=torch.float16):
+        if windows.device.type != "cuda" or trained == FULL:
+            with exact(trained == FULL):
+                return network(windows)
+        with torch.autocast("cuda", dtype=half_type()):
             logits = network(windows)
         return logits if bool(torch.isfinite(logits).all()) else network(windows)
 
@@ -222,8 +227,8 @@ class Found:
 def segment(
     members: Sequence[Member],
     image: Float[np.ndarray, "c x y z"],
-    passage: Passage,
     *,
+    passage: Passage,
     n_classes: int,
     wish: Wish,
 ) -> Found:
@@ -241,13 +246,9 @@ def segment(
     kept = n_classes if resampled or wish.probabilities else 0
     scores = Scores(kept, shape, axis=axis, folder=wish.spill)
     source = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-    walks = [
-        slabs(
-            m.forward, source, m.tiling, n_classes=n_classes, axis=axis,
-            batch_size=wish.batch_size, mirror=wish.mirror, device=wish.device,
-        )
-        for m in members
-    ]  # fmt: skip
+    asked = {"batch_size": wish.batch_size, "mirror": wish.mirror, "device": wish.device}
+    common: dict[str, Any] = {"n_classes": n_classes, "axis": axis, **asked}
+    walks = [slabs(m.forward, source, tiling=m.tiling, **common) for m in members]
     try:
         for start, part in mean_of(walks, axis):
             stop = start + part.shape[axis + 1]
@@ -271,8 +272,8 @@ def segment(
 def fit(
     members: Sequence[Member],
     passage: Passage,
-    counts: tuple[int, int],
     *,
+    counts: tuple[int, int],
     wish: Wish,
     limit: int,
     folder: Path,
@@ -281,31 +282,22 @@ def fit(
 
     `counts` are channels and classes. On a card only what the processor holds is counted.
     """
-    n_channels, n_classes = counts
     shape = passage.working.shape
     axis = slab_axis(members[0].tiling, shape)
-    plane = math.prod(shape) // shape[axis]
-    sizes = [m.tiling.window(shape) for m in members]
     on_cpu = torch.device(wish.device).type == "cpu"
 
     def activations(batch_size: int) -> int:
-        most = 0
-        for member, size in zip(members, sizes, strict=True):
-            spatial = [size[a] for a in member.tiling.plane]
-            if on_cpu:
-                live = activation_bytes(member.network, (batch_size, n_channels, *spatial))
-                most = max(most, live + 16 * batch_size * n_classes * math.prod(size))
-        return most
+        return max(_live(m, shape, counts, batch_size) for m in members) if on_cpu else 0
 
     activations(1)  # what counting itself takes is then part of what is held
     resampled = shape != passage.canonical_shape
-    depth = max(min(shape[axis], 2 * s[axis] + wish.batch_size) for s in sizes)
+    deepest = max(m.tiling.window(shape)[axis] for m in members)
     load = Load(
         held=resident(),
-        n_classes=n_classes,
+        n_classes=counts[1],
         working=math.prod(shape),
         native=math.prod(passage.native.shape),
-        planes=depth * plane,
+        planes=min(shape[axis], 2 * deepest + wish.batch_size) * math.prod(shape) // shape[axis],
         members=len(members),
         spillable=resampled and not wish.probabilities,
         stored=resampled or wish.probabilities,
@@ -316,8 +308,17 @@ def fit(
     return replace(wish, batch_size=size, spill=folder if to_file else None)
 
 
+def _live(member: Member, shape: Start, counts: tuple[int, int], batch_size: int) -> int:
+    """Bytes of a batch's features and of its probabilities, which exist four times for a moment."""
+    n_channels, n_classes = counts
+    size = member.tiling.window(shape)
+    spatial = [size[a] for a in member.tiling.plane]
+    features = activation_bytes(member.network, (batch_size, n_channels, *spatial))
+    return features + 16 * batch_size * n_classes * math.prod(size)
+
+
 def keep_largest(
-    labels: Integer[np.ndarray, "i j k"], indices: Sequence[int], passage: Passage
+    labels: Integer[np.ndarray, "i j k"], indices: Sequence[int], *, passage: Passage
 ) -> Integer[np.ndarray, "i j k"]:
     """Only the largest connected piece (corners touch) of each of some classes, on the native grid.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 def dice(
     logits: Float[Tensor, "b k *s"],
-    target: Integer[Tensor, "b *s"],
+    target: Integer[Tensor, " b *s"],
     *,
     batch: bool = False,
     background: bool = False,
@@ -29,7 +29,7 @@ def dice(
 
 def _overlap(
     p: Float[Tensor, "b k *s"],
-    target: Integer[Tensor, "b *s"],
+    target: Integer[Tensor, " b *s"],
     batch: bool,
     background: bool,
     smooth: float,
@@ -46,7 +46,7 @@ def _overlap(
 
 def cross_entropy(
     logits: Float[Tensor, "b k *s"],
-    target: Integer[Tensor, "b *s"],
+    target: Integer[Tensor, " b *s"],
     *,
     weights: Sequence[float] | None = None,
 ) -> Float[Tensor, ""]:
@@ -57,7 +57,7 @@ def cross_entropy(
 
 def dice_ce(
     logits: Float[Tensor, "b k *s"],
-    target: Integer[Tensor, "b *s"],
+    target: Integer[Tensor, " b *s"],
     *,
     batch: bool = True,
     background: bool = False,

@@ -25,6 +25,11 @@ def variant(overrides: Iterable[str]) -> str:
     return join(kept)
 
 
+def prepared(overrides: Iterable[str]) -> str:
+    """The name of a prepared folder among those of one dataset, from its data overrides."""
+    return join(text.removeprefix("data.") for text in overrides)
+
+
 def join(parts: Iterable[str]) -> str:
     """Overrides as one file-name-safe word, `base` for none, cut and hashed past 60 characters."""
     text = ",".join(sorted(parts))
@@ -36,19 +41,34 @@ def join(parts: Iterable[str]) -> str:
 
 def default_run(overrides: Sequence[str], seed: int | None = None) -> Path:
     """Where a run lies unless told otherwise: `data/runs/<experiment>/<variant>/<seed>`."""
-    number = chosen(overrides, "seed", "0") if seed is None else str(seed)
+    number = chosen(overrides, "seed", default="0") if seed is None else str(seed)
     return Path(run_folder(overrides)) / number
 
 
 def run_folder(overrides: Sequence[str]) -> str:
     """The folder of an experiment's variant; its sub-folders are the seeds."""
-    return f"data/runs/{chosen(overrides, 'experiment', 'custom')}/{variant(overrides)}"
+    return f"data/runs/{chosen(overrides, 'experiment', default='custom')}/{variant(overrides)}"
 
 
 def sweep_folder(overrides: Sequence[str]) -> str:
     """The folder that a sweep writes below; above the experiments where these are swept."""
-    experiment = chosen(overrides, "experiment", "custom")
+    experiment = chosen(overrides, "experiment", default="custom")
     return "data/runs" if swept(experiment) else f"data/runs/{experiment}"
+
+
+def output(out: Path | None, overrides: Sequence[str]) -> list[str]:
+    """Hydra's output folder where `--out` is given: the run's own, under `-m` the sweep's."""
+    if out is None:
+        return []
+    above = "${hydra:runtime.choices.experiment}/"
+    subdir = above if swept(chosen(overrides, "experiment", default="")) else ""
+    subdir += "${medseg.variant:${hydra.overrides.task}}/${seed}"
+    folder = quote(str(out.absolute()))
+    return [
+        f"hydra.run.dir={folder}",
+        f"hydra.sweep.dir={folder}",
+        f"hydra.sweep.subdir={quote(subdir)}",
+    ]
 
 
 def swept(value: str) -> bool:
@@ -56,7 +76,7 @@ def swept(value: str) -> bool:
     return re.search(r"[,(*]", value) is not None
 
 
-def chosen(overrides: Iterable[str], key: str, default: str) -> str:
+def chosen(overrides: Iterable[str], key: str, *, default: str) -> str:
     """The last value that the overrides give a key."""
     found = [str(o).partition("=")[2] for o in overrides if str(o).partition("=")[0] == key]
     return found[-1] if found and found[-1] not in ("", "null") else default
@@ -77,12 +97,12 @@ def parted(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def differences(base: Mapping[str, Any], other: Mapping[str, Any], where: str) -> Iterable[str]:
+def differences(base: Mapping[str, Any], other: Mapping[str, Any], *, where: str) -> Iterable[str]:
     """The overrides that take one data section to another."""
     for key in other:
         old, new = base.get(key), other[key]
         if isinstance(old, dict) and isinstance(new, dict) and key == "source":
-            yield from differences(old, new, f"{where}.{key}")
+            yield from differences(old, new, where=f"{where}.{key}")
         elif old != new or key not in base:
             yield f"{where}.{key}={grammar(new)}"
 

@@ -1,19 +1,36 @@
 """A trained model as a folder: `model.safetensors` for the numbers, `model.json` for their meaning.
 
-Nothing in the folder is code. `model.json` names a file of `medseg/models` (and of
+Nothing in the folder is code. `model.json` names a file of `medseg/models` (of `medseg/tasks`, of
 `medseg/nn/blocks`) by its plain stem, never a path or an import target, so that a model from
 elsewhere can choose among our networks and nothing else.
+
+A file of `medseg/models` that needs no training holds `METHOD`: what `model.json` would say of it
+(task, channels, what the task asks for), without `network`. Its class is the file's own
+`nn.Module`, built with those options of the command line that its constructor has.
 """
 
+import contextlib
+import difflib
 import functools
 import importlib
+import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from medseg.provenance import atomic_folder, hash_file, hash_value, read_json, versions, write_json
+from medseg.provenance import (
+    atomic,
+    atomic_folder,
+    hash_file,
+    hash_value,
+    read_json,
+    versions,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,8 +64,8 @@ class Package:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes 1..K; class 0 is the background."""
-        return tuple(self.spec["labels"])
+        """Names of the classes 1..K, if the task has any; class 0 is the background."""
+        return tuple(self.spec.get("labels", ()))
 
     @property
     def stride(self) -> tuple[int, ...]:
@@ -58,7 +75,7 @@ class Package:
         return (int(stride),) * ndim if isinstance(stride, int) else tuple(int(s) for s in stride)
 
 
-def save(folder: Path, network: "nn.Module", spec: Mapping[str, Any]) -> None:
+def save(folder: Path, network: "nn.Module", *, spec: Mapping[str, Any]) -> None:
     """Write a model folder, whole or not at all; a folder already there is replaced.
 
     `format`, `versions` and `sha256` are filled in. The written folder is read back before it takes
@@ -75,7 +92,8 @@ def save(folder: Path, network: "nn.Module", spec: Mapping[str, Any]) -> None:
         raise ValueError(f"{folder} holds something other than a model; give a new folder")
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
     with atomic_folder(folder) as part:
-        save_file(tensors, str(part / WEIGHTS))
+        with atomic(part / WEIGHTS) as whole:
+            save_file(tensors, str(whole))
         content = {**spec, "format": FORMAT, "sha256": hash_file(part / WEIGHTS)}
         content.setdefault("versions", versions())
         write_json(part / SPEC, content)
@@ -136,16 +154,105 @@ def read_spec(folder: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         came = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
         raise ValueError(f"{path} has format {came!r}; this version of medseg reads {FORMAT}")
-    for key, (fits, wanted) in _FIELDS.items():
-        if not fits(spec.get(key)):
-            raise ValueError(
-                f"{path}: '{key}' is {spec.get(key)!r}; wanted {wanted}; package the model again"
-            )
-    if len(spec["patch_size"]) != spec["ndim"]:
-        raise ValueError(
-            f"{path}: patch_size {spec['patch_size']} has not ndim = {spec['ndim']} numbers"
-        )
+    _check(spec, path, always=(*_ALWAYS, "network", "sha256"))
     return spec
+
+
+def _check(spec: Mapping[str, Any], path: Path, *, always: tuple[str, ...]) -> None:
+    """Fields that are always there, those that the task asks for, and any other one that is."""
+    for key in always:
+        _field(spec, path, key=key)
+    asked = getattr(task(spec), "FIELDS", ())
+    for key in _FIELDS:
+        if key not in always and (key in asked or key in spec):
+            _field(spec, path, key=key)
+    if "patch_size" in spec and len(spec["patch_size"]) != spec.get("ndim"):
+        raise ValueError(
+            f"{path}: patch_size {spec['patch_size']} has not ndim = {spec.get('ndim')} numbers"
+        )
+
+
+def _field(spec: Mapping[str, Any], path: Path, *, key: str) -> None:
+    fits, wanted = _FIELDS[key]
+    if not fits(spec.get(key)):
+        raise ValueError(
+            f"{path}: '{key}' is {spec.get(key)!r}; wanted {wanted}; package the model again"
+        )
+
+
+def task(spec: Mapping[str, Any]) -> ModuleType:
+    """The file of `medseg/tasks` that says how this model predicts."""
+    stem = spec["task"]["name"]
+    if stem != "learner":
+        module = _module("tasks", stem)
+        if hasattr(module, "predict"):
+            return module
+    raise ValueError(f"{SPEC} names the task {stem!r}, which does not say how to predict")
+
+
+def sources(spec: Mapping[str, Any]) -> list[ModuleType]:
+    """The task's and the network's file, which may declare options."""
+    return [task(spec), _module("models", spec["network"].get("name"))]
+
+
+def methods() -> tuple[str, ...]:
+    """Files of `medseg/models` that need no training, but for those that lack a package."""
+    found = []
+    for stem in _stems("models"):
+        with contextlib.suppress(ImportError):
+            if hasattr(_module("models", stem), "METHOD"):
+                found.append(stem)
+    return tuple(found)
+
+
+def method_spec(stem: str) -> dict[str, Any]:
+    """What stands for the `model.json` of a file of `medseg/models` that needs no training."""
+    if stem not in _stems("models"):
+        known = methods()
+        near = difflib.get_close_matches(stem, known, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        there = f"there are {', '.join(known)}" if known else "give the folder of a trained model"
+        raise ValueError(f"'{stem}' is no method that works without training; {hint}{there}")
+    module = _module("models", stem)
+    given = getattr(module, "METHOD", None)
+    if given is None:
+        raise ValueError(
+            f"'{stem}' has to be trained before it can predict; give the model folder that "
+            "`medseg train` wrote"
+        )
+    network = {"name": stem, "class": _own(module).__name__, "arguments": {}}
+    spec = {"ndim": 3, **given, "network": network}
+    _check(spec, Path(str(module.__file__)), always=_ALWAYS)
+    return spec
+
+
+def method(stem: str, options: Mapping[str, Any]) -> Package:
+    """What needs no training, as a package; those of `options` count that its class knows."""
+    spec = method_spec(stem)
+    module = _module("models", stem)
+    known = inspect.signature(_own(module)).parameters
+    arguments = {k: v for k, v in options.items() if k in known and v is not None}
+    spec["network"] = {**spec["network"], "arguments": arguments}
+    file = Path(str(module.__file__))
+    network = build(spec["network"]).eval().requires_grad_(False)
+    return Package(network, spec, hash_value([hash_file(file), spec]), file.parent)
+
+
+def _own(module: ModuleType) -> "type[nn.Module]":
+    """The only public `nn.Module` that a file defines."""
+    from torch import nn
+
+    found = [
+        kind
+        for name, kind in vars(module).items()
+        if isinstance(kind, type)
+        and issubclass(kind, nn.Module)
+        and kind.__module__ == module.__name__
+        and name[0] != "_"
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{module.__name__} needs one public class to be a method: {len(found)}")
+    return found[0]
 
 
 def _words(value: object) -> bool:
@@ -165,6 +272,11 @@ def _spacing(value: object) -> bool:
     return value is None or all(n is None or (type(n) in {int, float} and n > 0) for n in numbers)
 
 
+def _share(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value < 1)
+
+
+_ALWAYS = ("task", "channels")
 _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "task": (lambda v: isinstance(v, dict) and isinstance(v.get("name"), str), "a task's name"),
     "network": (lambda v: isinstance(v, dict), "a network's name, class and arguments"),
@@ -175,6 +287,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "ndim": (lambda v: v in {2, 3}, "2 or 3"),
     "slice_axis": (lambda v: v is None or v in {0, 1, 2}, "0, 1 or 2"),
     "patch_size": (_sizes, "whole numbers of voxels"),
+    "overlap": (_share, "null or a share of the window below 1"),
     "sha256": (lambda v: isinstance(v, str), "the sha256 of the weights"),
 }
 
@@ -242,15 +355,26 @@ def _graph(name: object) -> "type[nn.Module]":
     return kind
 
 
+def _stems(room: str) -> tuple[str, ...]:
+    """The files of a room, found by listing."""
+    places = importlib.import_module(f"medseg.{room}").__path__
+    found = (m.name for m in pkgutil.iter_modules(places) if not m.ispkg)
+    return tuple(sorted(name for name in found if _STEM.fullmatch(name)))
+
+
+def _module(room: str, stem: object) -> ModuleType:
+    """A file of a room by its plain stem, and nothing else."""
+    stems = _stems(room)
+    if stem not in stems:
+        raise ValueError(f"{SPEC} names {stem!r}; wanted one of medseg.{room}: {', '.join(stems)}")
+    return importlib.import_module(f"medseg.{room}.{stem}")
+
+
 def _named(room: str, stem: object, name: object) -> "type[nn.Module]":
     """The class `name` of `medseg/<room>/<stem>.py`: defined there, and a module."""
     from torch import nn
 
-    here = Path(__file__).parent.joinpath(*room.split("."))
-    stems = sorted(p.stem for p in here.glob("[a-z]*.py"))
-    if not isinstance(stem, str) or not _STEM.fullmatch(stem) or stem not in stems:
-        raise ValueError(f"{SPEC} names {stem!r}; wanted one of medseg.{room}: {', '.join(stems)}")
-    module = importlib.import_module(f"medseg.{room}.{stem}")
+    module = _module(room, stem)
     kind = getattr(module, name, None) if isinstance(name, str) and _CLASS.fullmatch(name) else None
     if (
         not isinstance(kind, type)

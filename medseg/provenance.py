@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,32 @@ def writable(folder: Path) -> None:
             f"the output folder {folder} cannot be written ({error.strerror or error}); "
             "choose another"
         ) from None
+
+
+def existing(path: Path) -> Path:
+    """The innermost folder of a path that is there already, perhaps the path itself."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def tidy(folder: Path, own: Collection[str], *, kept: Path) -> None:
+    """Remove a folder that holds nothing but `own` names and `logs`, which stays if it is there.
+
+    Parents left empty go as well, up to `kept`, a folder that was there before.
+    """
+    import shutil
+
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not names or not names <= {*own, "logs"}:
+        return
+    for name in names & set(own):
+        path = folder / name
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    with contextlib.suppress(OSError):
+        while folder != kept and not any(folder.iterdir()):
+            folder.rmdir()
+            if kept not in folder.parents:
+                return
+            folder = folder.parent
 
 
 @contextlib.contextmanager

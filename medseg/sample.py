@@ -30,7 +30,7 @@ class Sample:
     """
 
     id: str
-    image: Num[np.ndarray, "c *space"]
+    image: Num[np.ndarray, " c *space"]
     space: Grid
     channels: tuple[str, ...]
     target: Integer[np.ndarray, "*space"] | None = None
@@ -49,7 +49,7 @@ class Batch:
     """Samples of one shape, stacked; `present` says which channels each one really has."""
 
     image: "Float[Tensor, 'b c *space']"
-    target: "Integer[Tensor, 'b *space'] | None"
+    target: "Integer[Tensor, ' b *space'] | None"
     ids: tuple[str, ...]
     present: "Bool[Tensor, 'b c']"
 
@@ -69,7 +69,7 @@ class Prediction:
     """What a task makes of a batch: class probabilities and the labels they lead to."""
 
     probabilities: "Float[Tensor, 'b k *space']"
-    labels: "Integer[Tensor, 'b *space']"
+    labels: "Integer[Tensor, ' b *space']"
 
 
 def collate(items: Sequence[tuple[Any, Any, str, Any]]) -> Batch:

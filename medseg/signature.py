@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from medseg import defaults
+
 ALLOWED = (
     "medseg.",
     "torch.nn.",
@@ -93,6 +95,25 @@ def spec(node: Mapping[str, Any]) -> dict[str, Any]:
     return {**_stem(found, "medseg.models.", "name"), "arguments": given}
 
 
+def task_spec(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's node in the same way, with its constructor's own choices where the recipe is silent.
+
+    What it is given, a loss perhaps, stands there by class and values.
+    """
+    target = str(node["_target_"])
+    found, silent = locate(target), defaults.of(target)
+    literal = {k: v for k, v in silent.items() if not isinstance(v, defaults.Expression)}
+    arguments = {k: _named(v) for k, v in {**literal, **node}.items() if k not in RESERVED}
+    return {**_stem(found, "medseg.tasks.", "name"), "arguments": arguments}
+
+
+def _named(value: Any) -> Any:  # noqa: ANN401 -- any YAML value
+    if isinstance(value, Mapping) and "_target_" in value:
+        inner = {k: _named(v) for k, v in value.items() if k not in RESERVED}
+        return {"class": locate(str(value["_target_"])).__name__, "arguments": inner}
+    return value
+
+
 def _spec_value(value: Any) -> Any:  # noqa: ANN401 -- any YAML value
     if isinstance(value, Mapping) and "_target_" in value:
         found = locate(str(value["_target_"]))
@@ -134,7 +155,7 @@ def arguments(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def check(node: Mapping[str, Any], where: str, given: Collection[str] = ()) -> None:
+def check(node: Mapping[str, Any], where: str, *, given: Collection[str] = ()) -> None:
     """Refuse unknown, missing and ill-typed arguments of a plain node and of its inner nodes.
 
     Args:

@@ -16,6 +16,8 @@ from torch import Tensor
 Start = tuple[int, int, int]
 Slab = tuple[int, Tensor]
 
+OVERLAP = 0.5
+
 _SIGMA = 1 / 8
 _WEIGHT_MIN = 1e-3
 
@@ -34,7 +36,7 @@ class Tiling:
     slice_axis: int
     patch_size: tuple[int, ...]
     stride: tuple[int, ...]
-    overlap: float = 0.5
+    overlap: float = OVERLAP
 
     def window(self, shape: Sequence[int]) -> Start:
         """Size of a window in a volume of `shape`; one voxel across the slices of a 2-D network."""
@@ -79,7 +81,7 @@ def _overlap(start: int, size: int, length: int) -> tuple[slice, slice]:
 
 
 def cut(
-    image: Float[Tensor, "c x y z"], start: Start, size: Start, fill: Float[Tensor, " c"]
+    image: Float[Tensor, "c x y z"], start: Start, *, size: Start, fill: Float[Tensor, " c"]
 ) -> Float[Tensor, "c u v w"]:
     """One window; voxels outside the volume hold `fill`."""
     pairs = [_overlap(*t) for t in zip(start, size, image.shape[1:], strict=True)]
@@ -95,7 +97,7 @@ class Total:
     """Weighted sums of overlapping windows, from the first voxel that is not finished yet."""
 
     def __init__(
-        self, n_classes: int, shape: Start, tiling: Tiling, axis: int, device: torch.device
+        self, n_classes: int, shape: Start, *, tiling: Tiling, axis: int, device: torch.device
     ) -> None:
         self.shape, self.axis, self.size = shape, axis, tiling.window(shape)
         self.weights: list[Tensor] = []

@@ -1,5 +1,6 @@
 """The recipe: what composes, what is refused, and how runs are named."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from medseg import config, naming, signature
+from medseg import config, defaults, naming, signature
 
 
 def test_an_argument_of_the_constructor_needs_no_plus() -> None:
     cfg = config.compose("train", ["experiment=unet_spine", "model.max_width=64"])
     assert cfg.model.max_width == 64
-    config.check_signature(cfg.model, "model", ["in_channels", "n_classes"])
+    config.check_signature(cfg.model, "model", given=["in_channels", "n_classes"])
 
 
 @pytest.mark.parametrize(
@@ -132,11 +133,57 @@ def test_variant_is_a_file_name_whatever_the_overrides_are() -> None:
 
 def test_fingerprint_changes_with_the_recipe_and_not_with_the_machine() -> None:
     def of(*overrides: str, groups: tuple[str, ...] = ()) -> str:
-        return config.fingerprint("train", ["experiment=unet_spine", *overrides], groups)
+        recipe = config.compose("train", ["experiment=unet_spine", *overrides])
+        return config.recipe_fingerprint(recipe, groups)
 
     assert of() == of("trainer.devices=2", "trainer.threads=3", "trainer.accelerator=cpu")
     assert of() != of("model.width=5")
     assert of(groups=("data",)) == of("model.width=5", groups=("data",))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "model.max_width=512",
+        "model.in_channels=4",
+        "task.loss=dice_ce",
+        "schedule.warmup=0.05",
+        "augment.transforms.noise.chance=0.3",
+        "data.source.n_train=16",
+    ],
+)
+def test_a_default_written_out_changes_no_fingerprint(written: str) -> None:
+    bare, full = (
+        config.compose("train", ["experiment=unet_spine", *more]) for more in ([], [written])
+    )
+    assert config.plain(bare) != config.plain(full)
+    assert config.recipe_fingerprint(bare) == config.recipe_fingerprint(full)
+    assert config.data_fingerprint(bare) == config.data_fingerprint(full)
+
+
+@pytest.mark.parametrize(
+    ("file", "number", "changed"),
+    [
+        ("models/ivdnet.py", ('history: str = "maxpool"', 'history: str = "crop"'), "ivdnet"),
+        ("models/unet.py", ("max_width: int = 512", "max_width: int = 256"), "unet"),
+        ("nn/blocks/residual.py", ("kernel: int = 3", "kernel: int = 5"), "unet"),
+    ],
+)
+def test_a_constructors_default_is_part_of_the_recipe_that_names_it(
+    file: str, number: tuple[str, str], changed: str, tmp_path: Path, monkeypatch
+) -> None:
+    shutil.copytree(defaults.PACKAGE, tmp_path / "medseg", ignore=shutil.ignore_patterns("*.pyc"))
+    recipes = {
+        "ivdnet": config.compose("train", ["model=ivdnet"]),
+        "unet": config.compose("train", ["model=unet", "block=residual"]),
+    }
+    before = {name: config.recipe_fingerprint(recipe) for name, recipe in recipes.items()}
+    source = tmp_path / "medseg" / file
+    assert number[0] in source.read_text()
+    source.write_text(source.read_text().replace(*number))
+    monkeypatch.setattr(defaults, "PACKAGE", tmp_path / "medseg")
+    after = {name: config.recipe_fingerprint(recipe) for name, recipe in recipes.items()}
+    assert [name for name in recipes if before[name] != after[name]] == [changed]
 
 
 def test_prepared_variant_is_how_the_data_section_differs() -> None:
@@ -169,6 +216,15 @@ def test_network_spec_names_stems_only() -> None:
             "width": 8,
         },
     }
+    assert config.task_spec(cfg.task) == {
+        "name": "segment",
+        "class": "Segment",
+        "arguments": {"loss": "dice_ce"},
+    }
+    chosen = {"_target_": "medseg.losses.dice_ce", "_partial_": True, "batch": False}
+    task = {**config.plain(cfg.task), "loss": chosen}
+    loss = {"class": "dice_ce", "arguments": {"batch": False}}
+    assert config.task_spec(task)["arguments"]["loss"] == loss
     with pytest.raises(ValueError, match="cannot stand in a model file"):
         config.network_spec({"_target_": "torch.nn.Linear"})
 
@@ -184,7 +240,7 @@ def test_a_users_own_folder_adds_experiments(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults:\n  - override /model: unet\nmodel:\n  width: 3\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    assert config.compose("train", ["experiment=mine"], [tmp_path]).model.width == 3
+    assert config.compose("train", ["experiment=mine"], config_dirs=[tmp_path]).model.width == 3
 
 
 def test_config_imports_neither_torch_nor_hydra() -> None:

@@ -30,7 +30,7 @@ def spec(**network):
 def saved(tmp_path):
     content = spec()
     network = package.build(content["network"]).eval()
-    package.save(tmp_path / "model", network, content)
+    package.save(tmp_path / "model", network, spec=content)
     return tmp_path / "model", network
 
 
@@ -51,7 +51,7 @@ def test_a_block_is_named_by_its_file(tmp_path):
     block = {"block": "residual", "class": "Residual", "arguments": {}}
     content["network"]["arguments"]["block"] = block
     network = package.build(content["network"]).eval()
-    package.save(tmp_path / "m", network, content)
+    package.save(tmp_path / "m", network, spec=content)
     image = torch.randn(1, 2, 8, 8)
     assert_close(package.load(tmp_path / "m").network(image), network(image), rtol=0, atol=0)
     assert any("residual" in type(m).__module__ for m in network.modules())
@@ -70,11 +70,11 @@ def test_a_graph_layer_is_named_by_its_class_in_torch_geometric():
 def test_the_hash_covers_weights_and_meaning(saved):
     folder, network = saved
     first = package.load(folder).sha256
-    package.save(folder, network, {**spec(), "labels": {"cord": [1]}})
+    package.save(folder, network, spec={**spec(), "labels": {"cord": [1]}})
     second = package.load(folder).sha256
     with torch.no_grad():
         next(network.parameters()).add_(1)
-    package.save(folder, network, spec())
+    package.save(folder, network, spec=spec())
     assert len({first, second, package.load(folder).sha256}) == 3
 
 
@@ -82,7 +82,7 @@ def test_models_are_found_below_a_folder(tmp_path):
     network = package.build(spec()["network"])
     wanted = [tmp_path / "runs" / name / "model" for name in ("0", "1")]
     for folder in wanted:
-        package.save(folder, network, spec())
+        package.save(folder, network, spec=spec())
     assert package.find(tmp_path) == wanted
     assert package.find(wanted[0]) == [wanted[0]]
     assert package.find(wanted[0].parent) == [wanted[0]]
@@ -165,7 +165,7 @@ def test_damaged_weights_are_refused(saved):
 def test_a_spec_that_would_not_build_the_network_is_refused_and_nothing_is_left(tmp_path):
     content = spec()
     with pytest.raises(ValueError, match="does not fit"):
-        package.save(tmp_path / "m", nn.Conv2d(2, 2, 3), content)
+        package.save(tmp_path / "m", nn.Conv2d(2, 2, 3), spec=content)
     assert not list(tmp_path.iterdir())
 
 
@@ -173,5 +173,15 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     content = spec()
     with pytest.raises(ValueError, match="something other than a model"):
-        package.save(tmp_path, package.build(content["network"]), content)
+        package.save(tmp_path, package.build(content["network"]), spec=content)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_every_file_of_a_model_is_as_readable_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        package.save(tmp_path / "m", package.build(NETWORK), spec=SPEC)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()}
+    assert modes == {"model.json": 0o640, "model.safetensors": 0o640}

@@ -1,18 +1,22 @@
 """What a user names on the command line, as cases: a sheet, files, folders, or `channel=path`."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from medseg.data import dixon
 from medseg.data.sheet import Record
 from medseg.data.table import SHEET, Table, gather
 from medseg.provenance import read_json
 from medseg.sample import Sample
 
 SPLITS = ("train", "val", "test")
+_HUGE = 1e15
 
 
 def read(
@@ -22,8 +26,7 @@ def read(
     case: str | None = None,
     slice_axis: int | None = None,
     optional: bool = False,
-    volume: int | None = None,
-    series: str | None = None,
+    as_given: bool = False,
 ) -> Table:
     """The cases that INPUT arguments name, for a model of these channels.
 
@@ -33,8 +36,7 @@ def read(
         case: the name of the case that the pairs (or the one file) make.
         slice_axis: the axis along which a sheet's `slices` count.
         optional: channels may be missing.
-        volume: which volume of a 4-D file to take.
-        series: which series of a DICOM folder to take.
+        as_given: a file may bear the name of another channel.
     """
     if len(arguments) == 1 and _is_sheet(Path(arguments[0])):
         if case is not None:
@@ -43,9 +45,60 @@ def read(
     else:
         records = _records(arguments, channels, case, optional=optional)
         first = next(iter(records[0].paths.values()))
-        table = Table.of(records, first.parent, channels)
-    table.volume, table.series = volume, series
+        table = Table.of(records, first.parent, channels=channels)
+    if not as_given:
+        for record in table.records():
+            _names(record, channels)
     return table
+
+
+def set_reading(table: Table, options: Mapping[str, Any]) -> None:
+    """Have a table read its files with the options that their formats declare."""
+    rest = dict(options)
+    table.volume, table.series = rest.pop("volume", None), rest.pop("series", None)
+    table.options = rest
+
+
+def examples(records: Sequence[Record]) -> list[Path]:
+    """One readable path of each suffix: enough to know the formats at hand."""
+    from medseg.io import formats
+
+    kinds: dict[tuple[str, bool], Path] = {}
+    for path in (path for record in records for path in record.paths.values()):
+        kind = (path.suffix.lower(), path.is_dir())
+        if kind not in kinds and formats.is_image(path):
+            kinds[kind] = path
+    return list(kinds.values())
+
+
+def _names(record: Record, channels: Sequence[str]) -> None:
+    """Refuse a file that bears another channel's name and not its own (`…_water` given as fat).
+
+    A word that all files of the case bear says nothing of any of them.
+    """
+    from medseg.io import formats
+
+    words = {name: _words(formats.stem(path)) for name, path in record.paths.items()}
+    shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
+    for name, found in words.items():
+        told = [c for c in channels if _spells(found, _words(c), shared)]
+        if told and name not in told:
+            raise ValueError(
+                f"case {record.case}: {name} is {record.paths[name]}, whose name says "
+                f"{' and '.join(told)}; give each channel its own file, or --as-given if the "
+                "names mislead"
+            )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def _spells(words: Sequence[str], name: Sequence[str], shared: set[str]) -> bool:
+    """Whether the words hold a channel's name, one after the other."""
+    if not name or set(name) <= shared:
+        return False
+    return any(list(words[n : n + len(name)]) == list(name) for n in range(len(words)))
 
 
 def _records(
@@ -73,8 +126,13 @@ def _records(
     return _single(arguments, channels, case)
 
 
-def inspect(sample: Sample) -> list[str]:
-    """Refuse values that are not finite and one image under two names; say what is missing."""
+def inspect(sample: Sample, *, as_given: bool = False) -> list[str]:
+    """Refuse values that are not finite and one image under two names; say what looks wrong.
+
+    Contrasts that are clearly in each other's places are refused too, unless wanted `as_given`.
+    A channel that is missing, that is the same everywhere, or beyond all intensities is told.
+    """
+    notes: list[str] = []
     present = sample.meta.get("present", (True,) * len(sample.channels))
     seen: dict[str, np.ndarray] = {}
     for name, values, there in zip(sample.channels, sample.image, present, strict=True):
@@ -93,10 +151,32 @@ def inspect(sample: Sample) -> list[str]:
                     f"({sample.sources.get(other)}, {sample.sources.get(name)}); give each its own"
                 )
         seen[name] = values
+        notes += _odd(name, values)
+    if not as_given:
+        dixon.check(sample)
     missing = [n for n, there in zip(sample.channels, present, strict=True) if not there]
-    if not missing:
+    if missing:
+        text = f"without {', '.join(missing)}: the model was trained to do without, less surely"
+        notes.insert(0, text)
+    return notes
+
+
+def _odd(name: str, values: np.ndarray) -> list[str]:
+    """What a channel's range says against it."""
+    if not values.size:
         return []
-    return [f"without {', '.join(missing)}: the model was trained to do without, less surely"]
+    low, high = float(np.min(values)), float(np.max(values))
+    if low == high:
+        return [
+            f"channel {name} is constant ({low:g}): it tells the model nothing, and labels are "
+            "less sure; give the right file"
+        ]
+    if max(-low, high) > _HUGE:
+        return [
+            f"channel {name} has values up to {max(-low, high):.3g}, which no scan has; labels "
+            "may be wrong: look at the file's values and scaling"
+        ]
+    return []
 
 
 def select(
@@ -159,6 +239,11 @@ def _channels(
             raise ValueError(f"the channel '{name}' is given twice ({given[name]}, {path})")
         if not path or not Path(path).exists():
             raise FileNotFoundError(f"{name}={path}: the file does not exist")
+        for other, earlier in given.items():
+            if earlier.samefile(path):
+                raise ValueError(
+                    f"{other} and {name} are the same image ({path}); give each channel its own"
+                )
         given[name] = Path(path)
     missing = [c for c in channels if c not in given]
     if missing and not optional:

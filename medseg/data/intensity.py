@@ -46,7 +46,7 @@ def statistics(volume: Num[np.ndarray, "x y z"]) -> dict[str, float]:
 
 
 def scale(
-    volume: Num[np.ndarray, "x y z"], found: Mapping[str, float], method: str
+    volume: Num[np.ndarray, "x y z"], found: Mapping[str, float], *, method: str
 ) -> Float[np.ndarray, "x y z"]:
     """Apply a method with statistics that are already known; a constant volume becomes zeros."""
     if method not in METHODS:
@@ -79,5 +79,5 @@ def normalise(
     found = []
     for index, volume in enumerate(image):
         found.append(statistics(volume))
-        out[index] = scale(volume, found[-1], method)
+        out[index] = scale(volume, found[-1], method=method)
     return out, found

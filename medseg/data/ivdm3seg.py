@@ -59,7 +59,7 @@ class IVDM3Seg:
         found = _listed(self.path, tuple(channels))
         people = _people(subjects, [record.case for record in found])
         self._records = [replace(record, subject=people.get(record.case, "")) for record in found]
-        self._table = Table.of(self._records, self.path, channels, labels=labels or DISC)
+        self._table = Table.of(self._records, self.path, channels=channels, labels=labels or DISC)
 
     def records(self) -> list[Record]:
         """One record a numbered folder; the split is left to folds."""
@@ -94,10 +94,10 @@ class IVDM3Seg:
                     warnings.warn(note, stacklevel=2)
                     path = folder / f"{record.case}_Labels.nii.gz"
                     meta = formats.read_labels(record.label)[2]
-                    formats.write(path, target, grid, meta)
+                    formats.write(path, target, grid=grid, meta=meta)
                     row = replace(record, label=path, notes={"note": note})
             rows.append(row)
-        write_text(folder / SHEET, sheet.text(rows, self._table.channels, folder))
+        write_text(folder / SHEET, sheet.text(rows, self._table.channels, folder=folder))
         return folder / SHEET
 
 
@@ -158,7 +158,7 @@ def _mask(record: Record, grid: Grid) -> tuple[Integer[np.ndarray, "i j k"], flo
     target, own = read_labels(record)
     moved = own.misalignment_mm(grid)
     if moved > MISALIGNED_MM:
-        target = resample_between(target, own, grid, order=0).round().astype(target.dtype)
+        target = resample_between(target, own, target=grid, order=0).round().astype(target.dtype)
     return target, moved
 
 

@@ -19,11 +19,11 @@ from medseg.sample import Batch, collate
 class Sampling:
     """How patches are drawn: batches of how many, how many of them an epoch (None: one pass)."""
 
-    batch_size: int = 4
-    steps: int | None = None
-    foreground: float = 0.33
-    workers: int = 0
-    seed: int = 0
+    batch_size: int
+    steps: int | None
+    foreground: float
+    workers: int
+    seed: int
 
 
 class DataModule(LightningDataModule):
@@ -43,8 +43,8 @@ class DataModule(LightningDataModule):
         self,
         prepared: Prepared,
         train: Sequence[PreparedRecord],
-        val: Sequence[PreparedRecord],
         *,
+        val: Sequence[PreparedRecord],
         ndim: int,
         patch_size: Sequence[int],
         augment: Chain,
@@ -63,7 +63,7 @@ class DataModule(LightningDataModule):
         self.patches = Patches(
             Cases(prepared, self.train),
             items,
-            patch_size,
+            size=patch_size,
             slice_axis=self.slice_axis,
             foreground=sampling.foreground,
             seed=sampling.seed,
@@ -186,6 +186,7 @@ def slice_axis(prepared: Prepared) -> int:
 def patch_size(
     asked: Sequence[int] | None,
     records: Sequence[PreparedRecord],
+    *,
     stride: int | Sequence[int],
     axis: int | None,
 ) -> list[int]:

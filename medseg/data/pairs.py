@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
+from medseg.data.align import onto, unaligned
 from medseg.data.labels import values_in
 from medseg.data.sheet import Record
-from medseg.data.table import MISALIGNED_MM, crop, read_labels
+from medseg.data.table import crop, cropped_axis, read_labels
 from medseg.geometry.grid import Grid
+from medseg.io import formats
 from medseg.metrics.structures import Structure, score_case
 from medseg.provenance import read_json
 
-SUFFIXES = (".nii.gz", ".nii")
 Labels = Integer[np.ndarray, "i j k"]
 
 EXTRAS = ("_entropy", "_probabilities")
@@ -54,12 +55,16 @@ class Result:
 
 
 def predictions(folder: Path) -> dict[str, Path]:
-    """Predicted label maps by case; maps of uncertainty are passed over."""
+    """Predicted label maps by case; maps of uncertainty are passed over.
+
+    A name with a map's ending is a case all the same if a sidecar of its own lies beside it.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
-        case = path.name[: -len(suffix)] if suffix else ""
-        if not case or case.startswith(".") or case.endswith(EXTRAS):
+        if path.name.startswith(".") or path.is_dir() or not formats.is_image(path):
+            continue
+        case = formats.stem(path)
+        if case.endswith(EXTRAS) and not (folder / f"{case}.json").is_file():
             continue
         if case in found:
             raise ValueError(f"{found[case]} and {path} are both the case '{case}'; remove one")
@@ -86,11 +91,11 @@ def broken_off(sidecar: Mapping[str, Any]) -> str:
     return str(sidecar.get("error") or "")
 
 
-def scan(record: Record, sidecar: Mapping[str, Any], sheet: Path | None) -> Path | None:
+def scan(record: Record, sidecar: Mapping[str, Any], *, sheet: Path | None) -> Path | None:
     """A scan to draw the case on: the model's first channel, else the sheet's first image."""
     inputs = sidecar.get("inputs") if isinstance(sidecar.get("inputs"), dict) else {}
     cells = [record.notes.get(channel, "") for channel in inputs or {}]
-    cells += [cell for cell in record.notes.values() if cell.lower().endswith(SUFFIXES)]
+    cells += _images(record, sheet)
     candidates = [sheet.parent / cell for cell in cells if cell] if sheet else []
     candidates += [Path(str(i.get("path"))) for i in (inputs or {}).values() if isinstance(i, dict)]
     return next((path for path in candidates if path.exists()), None)
@@ -112,7 +117,12 @@ def score(job: Job) -> Result:
                 shown = listed([str(value) for value in odd])
                 warnings.append(f"case {job.record.case}: {what} values without a name: {shown}")
     rows = score_case(
-        prediction, reference, grid=grid, structures=known, tolerance_mm=job.tolerance_mm
+        prediction,
+        reference,
+        grid=grid,
+        structures=known,
+        tolerance_mm=job.tolerance_mm,
+        cropped=cropped_axis(job.record, grid, slice_axis=job.slice_axis),
     )
     named = [{"case": job.record.case, **row} for row in rows]
     return Result(named, reason, tuple(warnings))
@@ -121,17 +131,19 @@ def score(job: Job) -> Result:
 def load(job: Job) -> tuple[Labels, Grid, Labels | None, str]:
     """Reference, its grid, the prediction on it or None, and why; all cut to the record's slices.
 
-    A prediction may cover the whole volume or the slices alone.
+    A prediction may cover the whole volume or the slices alone, in any axis order.
     """
-    reference, native = read_labels(job.record)
+    reference, native = truth(job)
     target, inside = _cut(job, reference, native)
     found, grid, reason = _read_prediction(job)
     if found is None or grid is None:
         return target, inside, None, reason
-    if grid.misalignment_mm(native) <= MISALIGNED_MM:
-        return target, inside, _cut(job, found, native)[0], ""
-    if grid.misalignment_mm(inside) <= MISALIGNED_MM:
-        return target, inside, found, ""
+    for part in (native, inside):
+        turned = onto(found, grid, wanted=part)
+        if turned is not None:
+            turned = np.ascontiguousarray(turned)
+            return target, inside, _cut(job, turned, native)[0] if part is native else turned, ""
+    grid, native = unaligned(grid, native)
     where = (
         f"has shape {grid.shape}, the reference {native.shape}"
         if grid.shape != native.shape
@@ -141,7 +153,20 @@ def load(job: Job) -> tuple[Labels, Grid, Labels | None, str]:
     return target, inside, None, reason
 
 
-def whole(labels: Labels, inside: Grid, native: Grid) -> Integer[np.ndarray, "x y z"]:
+def truth(job: Job) -> tuple[Labels, Grid]:
+    """The whole reference; where slices count, on the axes of the scan along which they do."""
+    labels, grid = read_labels(job.record)
+    if job.record.slices is None or job.image is None:
+        return labels, grid
+    try:
+        scan = formats.read_header(job.image)
+    except (ValueError, OSError, EOFError):
+        return labels, grid
+    turned = onto(labels, grid, wanted=scan)
+    return (labels, grid) if turned is None else (np.ascontiguousarray(turned), scan)
+
+
+def whole(labels: Labels, inside: Grid, *, native: Grid) -> Integer[np.ndarray, "x y z"]:
     """Labels of a part put back into the whole volume, 0 elsewhere."""
     start = np.rint(native.to_index(inside.to_world(np.zeros(3)))).astype(int)
     window = tuple(slice(s, s + n) for s, n in zip(start, inside.shape, strict=True))
@@ -152,26 +177,34 @@ def whole(labels: Labels, inside: Grid, native: Grid) -> Integer[np.ndarray, "x 
 
 def _cut(job: Job, labels: Labels, grid: Grid) -> tuple[Integer[np.ndarray, "x y z"], Grid]:
     none = np.zeros((0, *grid.shape), dtype=np.float32)
-    inside, _, part = crop(job.record, grid, none, labels, job.slice_axis)
+    inside, _, part = crop(job.record, grid, image=none, target=labels, slice_axis=job.slice_axis)
     return (labels if part is None else part), inside
 
 
 def _read_prediction(job: Job) -> tuple[Labels | None, Grid | None, str]:
-    from medseg.io.formats import read_labels
-
     if job.prediction is None:
         return None, None, job.reason or "there is no prediction of this name"
     try:
-        found, grid, _ = read_labels(job.prediction)
+        found, grid, _ = formats.read_labels(job.prediction)
     except (ValueError, OSError, EOFError) as error:
         return None, None, str(error)
     return found, grid, ""
 
 
-def files(record: Record) -> list[str]:
+def files(record: Record, sheet: Path | None) -> list[str]:
     """A record's files as its sheet spells them: the reference and every image column."""
-    images = [cell for cell in record.notes.values() if cell.lower().endswith(SUFFIXES)]
-    return [str(record.label), *images]
+    return [str(record.label), *_images(record, sheet)]
+
+
+def _images(record: Record, sheet: Path | None) -> list[str]:
+    """The cells of the sheet's other columns that name an image: by suffix, or as it lies there."""
+    suffixes = tuple(suffix for module in formats.modules() for suffix in module.SUFFIXES)
+    cells = [cell for cell in record.notes.values() if cell]
+    return [
+        cell
+        for cell in cells
+        if cell.lower().endswith(suffixes) or (sheet and formats.is_image(sheet.parent / cell))
+    ]
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from medseg.data import intensity, labels, pool, sheet
 from medseg.data.prepared import FORMAT, index_parts
-from medseg.data.table import SHEET, Record, Table, coarsest_axis
+from medseg.data.table import SHEET, Record, Table, coarsest_axis, volumes
 from medseg.geometry.resample import Passage
 from medseg.provenance import (
     atomic_folder,
@@ -21,13 +22,14 @@ from medseg.provenance import (
     plain,
     read_json,
     versions,
+    writable,
     write_json,
     write_text,
-    writable,
 )
 
 Spacing = tuple[float | None, float | None, float | None]
 BYTES_A_VOXEL = 24
+LOCK = ".lock"
 VOXELS_WORTH_A_PROCESS = 20_000_000
 
 
@@ -78,11 +80,12 @@ class Recipe:
         from medseg.io import formats
 
         first = table.records()[0]
-        path = next(iter(first.paths.values()))
+        channel, path = next(iter(first.paths.items()))
         if not path.exists():
             raise FileNotFoundError(f"case {first.case}: there is no file {path}; mend the sheet")
         try:
-            return replace(self, slice_axis=coarsest_axis(formats.read_header(path)))
+            grid = formats.read_header(path, volume=volumes(first, self.volume)[channel])
+            return replace(self, slice_axis=coarsest_axis(grid))
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"case {first.case}: {error}") from error
 
@@ -109,8 +112,8 @@ def _spacing(given: Sequence[float | None] | None) -> Spacing | None:
 def prepare_dataset(
     source: Any,  # noqa: ANN401 -- a Table, or a dataset that can write itself as one
     recipe: Mapping[str, Any],
-    out: Path,
     *,
+    out: Path,
     shard: tuple[int, int] = (1, 1),
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -132,20 +135,41 @@ def prepare_dataset(
     index, count = shard
     if not 1 <= index <= count:
         raise ValueError(f"shard {index}/{count}: wanted i/n with i from 1 to n")
-    writable(out)
-    table = _table(source, wanted, recipe.get("source"), out)
-    wanted = wanted.settled(table)
-    table.slice_axis = wanted.slice_axis
-    picked = list(enumerate(table.records()))[index - 1 :: count]
-    _all_there([record for _, record in picked])
-    if workers is None:
-        workers = _workers([record for _, record in picked], wanted)
-    reader = table.alone()
-    tasks = [(r.case, (reader, r, wanted, place, out)) for place, r in picked]
-    rows = pool.each(prepare_case, tasks, workers=workers, what="prepare")
-    _write_index(out, table, wanted, recipe.get("source"), [row for row, _ in rows], shard)
-    kept = sum(was_there for _, was_there in rows)
-    return {"prepared": len(rows) - kept, "kept": kept, "out": str(out)}
+    with _tidied(out):
+        writable(out)
+        table = _table(source, wanted, recipe.get("source"), out)
+        wanted = wanted.settled(table)
+        table.slice_axis = wanted.slice_axis
+        picked = list(enumerate(table.records()))[index - 1 :: count]
+        _all_there([record for _, record in picked])
+        if workers is None:
+            workers = _workers([record for _, record in picked], wanted)
+        reader = table.alone()
+        one = partial(prepare_case, recipe=wanted, out=out)
+        tasks = [(record.case, (reader, record)) for _, record in picked]
+        done = pool.each(one, tasks, workers=workers, what="prepare")
+        rows = [{"place": n, **row} for (n, _), (row, _) in zip(picked, done, strict=True)]
+        _write_index(out, table, wanted, recipe.get("source"), rows, shard)
+        kept = sum(was_there for _, was_there in done)
+        return {"prepared": len(rows) - kept, "kept": kept, "out": str(out)}
+
+
+@contextlib.contextmanager
+def _tidied(out: Path) -> Iterator[None]:
+    """Work that fails leaves none of the folders that it made empty; finished cases stay."""
+    lock = out / LOCK
+    mine = [path for path in (out / "index", out / "cases", lock) if not path.exists()]
+    above = [path for path in (out, *out.absolute().parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in [*mine, *above]:
+            with contextlib.suppress(OSError):
+                if path != lock:
+                    path.rmdir()
+                elif list(out.iterdir()) == [lock]:
+                    lock.unlink()
+        raise
 
 
 def _table(source: Any, recipe: Recipe, given: Any, out: Path) -> Table:  # noqa: ANN401
@@ -190,7 +214,7 @@ def _lock(folder: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with (folder / ".lock").open("w") as stream:
+    with (folder / LOCK).open("w") as stream:
         with contextlib.suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
@@ -217,9 +241,10 @@ def _workers(records: Sequence[Record], recipe: Recipe) -> int:
 
     if not records:
         return 1
-    path = next(iter(records[0].paths.values()))
+    channel, path = next(iter(records[0].paths.items()))
     try:
-        passage = Passage.to(formats.read_header(path), recipe.spacing_mm)
+        volume = volumes(records[0], recipe.volume)[channel]
+        passage = Passage.to(formats.read_header(path, volume=volume), recipe.spacing_mm)
     except (ValueError, OSError, EOFError):
         return 1
     voxels = max(math.prod(passage.native.shape), math.prod(passage.working.shape))
@@ -229,9 +254,9 @@ def _workers(records: Sequence[Record], recipe: Recipe) -> int:
 
 
 def prepare_case(
-    table: Table, record: Record, recipe: Recipe, place: int, out: Path
+    table: Table, record: Record, *, recipe: Recipe, out: Path
 ) -> tuple[dict[str, Any], bool]:
-    """One case's row of the index, and whether its arrays were there already."""
+    """One case's row of the index but for its place, and whether its arrays were there already."""
     files = {name: _file(path, out) for name, path in record.paths.items()}
     label = None if record.label is None else _file(record.label, out)
     contents = [{k: f["sha256"] for k, f in files.items()}, label and label["sha256"]]
@@ -243,7 +268,6 @@ def prepare_case(
             _write_case(table, record, recipe, part)
     about = read_json(folder / "case.json")
     row = {
-        "place": place,
         "case": record.case,
         "subject": record.subject,
         "split": record.split,
@@ -330,7 +354,7 @@ def _write_index(
     }
     mine = out / "index" / f"{shard[0]}-of-{shard[1]}.json"
     before = read_json(mine)["cases"] if mine.is_file() else []
-    write_text(out / SHEET, sheet.text(table.records(), recipe.channels, out))
+    write_text(out / SHEET, sheet.text(table.records(), recipe.channels, folder=out))
     write_json(mine, {"fingerprint": mark, "cases": rows})
     write_json(out / "prepared.json", meta)
     for path in index_parts(out):

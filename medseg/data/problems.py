@@ -2,20 +2,22 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Num
 
+from medseg.data.align import onto, turn, unaligned
 from medseg.data.sheet import Problem, Record
-from medseg.data.table import MISALIGNED_MM, coarsest_axis
+from medseg.data.table import cropped_axis, volumes
 from medseg.geometry.grid import Grid
 from medseg.provenance import hash_array
 
 GEOMETRY = "geometry"
 MANY = 255
+AS_WHOLE = 1e-3  # as a label is read
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,19 @@ class Examined:
 
 
 def examine(
-    record: Record, labels: Mapping[str, Sequence[int]], slice_axis: int | None, volume: int | None
+    record: Record,
+    labels: Mapping[str, Sequence[int]],
+    *,
+    slice_axis: int | None,
+    volume: int | None,
 ) -> Examined:
     """Read every file of a case and list what is wrong; errors of reading are problems, too."""
     problems: list[Problem] = []
     prints: dict[str, str] = {}
     first: tuple[str, Grid] | None = None
+    chosen = volumes(record, volume)
     for channel, path in record.paths.items():
-        found = _open(record.case, channel, path, volume, problems)
+        found = _open(record.case, channel, path, chosen[channel], problems)
         if found is None:
             continue
         image, grid = found
@@ -63,8 +70,10 @@ def examine(
             image, grid = found
             first = first or ("label", grid)
             problems += _geometry(record.case, "label", grid, first)
-            problems += _labels(record, _cut(record, image, grid, slice_axis), labels)
             label = _print(image, grid)
+            turned = onto(image, grid, wanted=first[1])
+            image, grid = (image, grid) if turned is None else (turned, first[1])
+            problems += _labels(record, _cut(record, image, grid, slice_axis), labels)
     elif record.split in {"train", "val"}:
         problems.append(_unlabelled(record))
     problems += _twins(record.case, prints)
@@ -107,15 +116,17 @@ def _print(image: Num[np.ndarray, "i j k"], grid: Grid) -> str:
 
 def _geometry(case: str, channel: str, grid: Grid, first: tuple[str, Grid]) -> Iterator[Problem]:
     name, wanted = first
-    moved = grid.misalignment_mm(wanted)
-    if moved <= MISALIGNED_MM:
+    if turn(grid, wanted) is not None:
         return
+    copied = grid.shape == wanted.shape and grid.axcodes == wanted.axcodes
+    grid, wanted = unaligned(grid, wanted)
+    moved = grid.misalignment_mm(wanted)
     told = list(differences(grid, wanted))
     how = f"{channel} is {moved:.4g} mm off; " if np.isfinite(moved) else f"{channel}: "
     found = how + ", ".join(f"{what} {own}" for what, own, _ in told)
     expected = f"as {name}: " + ", ".join(f"{what} {other}" for what, _, other in told)
     cure = "--fix resample --out DIR"
-    if grid.shape == wanted.shape:
+    if copied:
         cure += ", or --fix copy-affine if only this header is wrong"
     yield Problem(case, GEOMETRY, found, expected, cure)
 
@@ -177,9 +188,9 @@ def _values(case: str, channel: str, image: Num[np.ndarray, "i j k"]) -> Iterato
 
 
 def _slices(record: Record, grid: Grid, slice_axis: int | None) -> Iterator[Problem]:
-    if record.slices is None:
+    axis = cropped_axis(record, grid, slice_axis=slice_axis)
+    if record.slices is None or axis is None:
         return
-    axis = grid.orientation.axes[coarsest_axis(grid) if slice_axis is None else slice_axis]
     start, stop = record.slices
     if stop > grid.shape[axis]:
         yield Problem(
@@ -194,9 +205,9 @@ def _slices(record: Record, grid: Grid, slice_axis: int | None) -> Iterator[Prob
 def _cut(
     record: Record, image: Num[np.ndarray, "i j k"], grid: Grid, slice_axis: int | None
 ) -> Num[np.ndarray, "i j n"]:
-    if record.slices is None:
+    axis = cropped_axis(record, grid, slice_axis=slice_axis)
+    if record.slices is None or axis is None:
         return image
-    axis = grid.orientation.axes[coarsest_axis(grid) if slice_axis is None else slice_axis]
     return np.moveaxis(image, axis, -1)[..., slice(*record.slices)]
 
 
@@ -205,7 +216,8 @@ def _labels(
 ) -> Iterator[Problem]:
     case, finite = record.case, np.isfinite(target)
     values = [float(value) for value in np.unique(target[finite])]
-    broken = [value for value in values if value != round(value)]
+    broken = [value for value in values if abs(value - round(value)) > AS_WHOLE]
+    values = sorted({value if value in broken else float(round(value)) for value in values})
     known = {float(value) for named in labels.values() for value in named} | {0.0}
     stray = [value for value in values if value not in known and value not in broken]
     if not finite.all() or broken:
@@ -242,7 +254,11 @@ def _twins(case: str, prints: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def leaks(cases: Sequence[Examined]) -> tuple[list[Problem], list[dict[str, Any]]]:
-    """Images and subjects on both sides of a split: the problems, and what `slices` declares."""
+    """Images and subjects on both sides of a split: the problems, and what `slices` declares.
+
+    Slices that cannot be understood overlap nothing until the sheet is mended.
+    """
+    cases = [_spanned(one) for one in cases]
     problems: list[Problem] = []
     declared: list[dict[str, Any]] = []
     people: dict[str, list[Examined]] = {}
@@ -275,6 +291,12 @@ def leaks(cases: Sequence[Examined]) -> tuple[list[Problem], list[dict[str, Any]
             problems += found
             declared += told
     return problems, declared
+
+
+def _spanned(one: Examined) -> Examined:
+    if "slices" not in one.record.faults:
+        return one
+    return replace(one, record=replace(one.record, slices=(0, 0)))
 
 
 def _shared(channel: str, group: list[Examined]) -> tuple[list[Problem], list[dict[str, Any]]]:

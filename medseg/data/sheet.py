@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 SPLITS = ("train", "val", "test", "")
@@ -25,6 +25,8 @@ class Record:
         label: the reference labels, if there are any.
         slices: first and one past the last slice of the volume that belong to this case.
         notes: the sheet's other columns, as they stand there.
+        faults: the names of the checks that the row itself failed; what they are about is left
+            empty. `medseg check` alone goes on with such a row.
     """
 
     case: str
@@ -34,6 +36,7 @@ class Record:
     label: Path | None = None
     slices: tuple[int, int] | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,10 @@ def _missing(path: Path, names: Sequence[str], columns: Sequence[str]) -> str:
 def read(
     path: Path, channels: Sequence[str], *, optional: bool = False
 ) -> tuple[list[Record], list[Problem]]:
-    """Records of the rows that are in order, and a problem for each thing that is not.
+    """A record of every row, and a problem for each thing that is wrong with the rows.
+
+    What a problem is about is empty in its record (a split that is none, slices that are none);
+    only `medseg check` looks at such a case's files, all else refuses the sheet.
 
     Args:
         path: the sheet.
@@ -158,9 +164,14 @@ def read(
         found = list(_faults(line, row, channels, seen, optional=optional))
         problems += found
         seen.setdefault(row["case"], line)
-        if not found:
-            records.append(_record(path.parent, row, channels))
+        record = _record(path.parent, row, channels=channels)
+        name, faults = _name(line, row), tuple(problem.check for problem in found)
+        records.append(replace(record, case=name, faults=faults))
     return records, problems
+
+
+def _name(line: int, row: Mapping[str, str]) -> str:
+    return row["case"] or f"line {line}"
 
 
 def _faults(
@@ -172,7 +183,7 @@ def _faults(
     optional: bool,
 ) -> Iterable[Problem]:
     case = row["case"]
-    name = case or f"line {line}"
+    name = _name(line, row)
     reason = _bad_name(case)
     if reason:
         yield Problem(
@@ -224,12 +235,13 @@ def _slices(text: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def _record(folder: Path, row: Mapping[str, str], channels: Sequence[str]) -> Record:
+def _record(folder: Path, row: Mapping[str, str], *, channels: Sequence[str]) -> Record:
     known = {*RESERVED, *channels}
+    split = row.get("split", "").lower()
     return Record(
         case=row["case"],
         subject=row.get("subject", ""),
-        split=row.get("split", "").lower(),
+        split=split if split in SPLITS else "",
         paths={channel: folder / row[channel] for channel in channels if row.get(channel)},
         label=folder / row["label"] if row.get("label") else None,
         slices=_slices(row.get("slices", "")),
@@ -253,7 +265,7 @@ def image_columns(path: Path, suffixes: Iterable[str]) -> list[str]:
     return found
 
 
-def text(records: Sequence[Record], channels: Sequence[str], folder: Path) -> str:
+def text(records: Sequence[Record], channels: Sequence[str], *, folder: Path) -> str:
     """A sheet's text whose paths are relative to the folder that it will lie in."""
     others = sorted({name for record in records for name in record.notes})
     out = io.StringIO()

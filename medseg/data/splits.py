@@ -12,9 +12,9 @@ from medseg.provenance import plain
 log = logging.getLogger(__name__)
 
 
-def split(prepared: Prepared, n_folds: int, fold: int) -> dict[str, list[PreparedRecord]]:
+def split(prepared: Prepared, n_folds: int, *, fold: int) -> dict[str, list[PreparedRecord]]:
     """The cases by train, val, test and "" (none); folds stand in for the sheet's own split."""
-    records = folds(prepared.records(), n_folds, fold)
+    records = folds(prepared.records(), n_folds, fold=fold)
     found: dict[str, list[PreparedRecord]] = {"train": [], "val": [], "test": [], "": []}
     for record in records:
         found[record.split].append(record)

@@ -4,19 +4,20 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Num
 
 from medseg.data import labels as naming
 from medseg.data import sheet
+from medseg.data.align import MISALIGNED_MM, onto, unaligned
 from medseg.data.sheet import Record
 from medseg.geometry.grid import Grid
 from medseg.sample import Sample
 
 SHEET = "samples.csv"
-MISALIGNED_MM = 0.01
 
 __all__ = ["MISALIGNED_MM", "SHEET", "Record", "Table", "coarsest_axis", "crop", "folds", "gather"]
 
@@ -36,6 +37,7 @@ class Table:
     """
 
     series: str | None = None
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -71,8 +73,8 @@ class Table:
         cls,
         records: Sequence[Record],
         path: Path,
-        channels: Sequence[str],
         *,
+        channels: Sequence[str],
         labels: Mapping[str, Sequence[int]] | None = None,
         slice_axis: int | None = None,
     ) -> "Table":
@@ -100,6 +102,8 @@ class Table:
     def load(self, record: Record, *, with_target: bool = True, raw: bool = False) -> Sample:
         """Read a case: channels stacked on the first one's grid, cropped to the record's slices.
 
+        Files that hold the same points in another axis order are turned onto the first one's.
+
         Args:
             record: one of `records()`.
             with_target: also read the reference labels, where the record has some.
@@ -108,9 +112,11 @@ class Table:
         first, image, meta = self._image(record)
         target = None
         if with_target and record.label is not None:
-            target, grid = read_labels(record)
-            self._same(record, "label", record.label, grid, first)
-        grid, image, target = crop(record, first, image, target, self.slice_axis)
+            own, grid = read_labels(record)
+            target = self._laid(own, grid, record=record, what="label", first=first)
+        grid, image, target = crop(
+            record, first, image=image, target=target, slice_axis=self.slice_axis
+        )
         if target is not None and self.labels and not raw:
             where = f"case {record.case}: the label {record.label}"
             target = naming.remap(target, self.labels, where=where)
@@ -136,29 +142,43 @@ class Table:
         grid: Grid | None = None
         meta: dict[str, Any] = {}
         image = np.zeros(0, dtype=np.float32)
+        chosen = volumes(record, self.volume)
         for index, channel in enumerate(self.channels):
             if channel not in record.paths:
                 continue
             path = record.paths[channel]
-            one = read_image(record.case, channel, path, self.volume, series=self.series)
+            one = read_image(
+                record.case,
+                channel,
+                path=path,
+                volume=chosen[channel],
+                series=self.series,
+                **self.options,
+            )
             if grid is None:
                 grid, meta = one.space, dict(one.meta)
                 image = np.zeros((len(self.channels), *grid.shape), dtype=np.float32)
-            self._same(record, channel, path, one.space, grid)
-            image[index] = one.image[0]
+            image[index] = self._laid(
+                one.image[0], one.space, record=record, what=channel, first=grid
+            )
         if grid is None:
             raise ValueError(f"case {record.case} has no channel of {', '.join(self.channels)}")
         return grid, image, meta
 
-    def _same(self, record: Record, what: str, path: Path, grid: Grid, first: Grid) -> None:
-        moved = grid.misalignment_mm(first)
-        if moved <= MISALIGNED_MM:
-            return
+    def _laid(
+        self, array: Num[np.ndarray, "i j k"], grid: Grid, *, record: Record, what: str, first: Grid
+    ) -> Num[np.ndarray, "x y z"]:
+        """The array on the first channel's own axes, if it holds the same points in any order."""
+        same = onto(array, grid, wanted=first)
+        if same is not None:
+            return np.ascontiguousarray(same)
+        path = record.label if what == "label" else record.paths[what]
+        grid, first = unaligned(grid, first)
         other = next(name for name in self.channels if name in record.paths)
         found = (
             f"has shape {grid.shape} and {other} has {first.shape}"
             if grid.shape != first.shape
-            else f"lies up to {moved:.3g} mm away from {other}"
+            else f"lies up to {grid.misalignment_mm(first):.3g} mm away from {other}"
         )
         raise ValueError(
             f"case {record.case}: {what} ({path}) {found}; all files of a case must share one "
@@ -179,8 +199,33 @@ def _channel_names(channels: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def volumes(record: Record, volume: int | None) -> dict[str, int | None]:
+    """The volume to read of each channel's file: `volume` counts for those that hold several.
+
+    Where none of a case's files holds several, it counts for all and `read` tells what is wrong.
+    """
+    from medseg.io import formats
+
+    if volume is None:
+        return dict.fromkeys(record.paths)
+    several = {name: formats.count_volumes(path) > 1 for name, path in record.paths.items()}
+    return {name: volume if s or not any(several.values()) else None for name, s in several.items()}
+
+
+def cropped_axis(record: Record, grid: Grid, *, slice_axis: int | None) -> int | None:
+    """The array axis along which the record's slices count; None for a case without any."""
+    if record.slices is None:
+        return None
+    return grid.orientation.axes[coarsest_axis(grid) if slice_axis is None else slice_axis]
+
+
 def read_image(
-    case: str, channel: str, path: Path, volume: int | None = None, *, series: str | None = None
+    case: str,
+    channel: str,
+    *,
+    path: Path,
+    volume: int | None = None,
+    **options: Any,  # noqa: ANN401 -- each format's own
 ) -> Sample:
     """One channel's file; whatever is wrong with it is said with the case's name."""
     from medseg.io import formats
@@ -191,7 +236,7 @@ def read_image(
             "(paths are relative to the sheet)"
         )
     try:
-        return formats.read(path, volume=volume, series=series)
+        return formats.read(path, volume=volume, **options)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"case {case}, {channel}: {error}") from error
 
@@ -222,15 +267,16 @@ def coarsest_axis(grid: Grid) -> int:
 def crop(
     record: Record,
     grid: Grid,
+    *,
     image: Float[np.ndarray, "c i j k"],
     target: Integer[np.ndarray, "i j k"] | None,
     slice_axis: int | None,
-) -> tuple[Grid, Float[np.ndarray, "c *n"], Integer[np.ndarray, "*n"] | None]:
+) -> tuple[Grid, Float[np.ndarray, " c *n"], Integer[np.ndarray, "*n"] | None]:
     """The record's slices alone; without `slices` everything as it came."""
-    if record.slices is None:
+    axis = cropped_axis(record, grid, slice_axis=slice_axis)
+    if record.slices is None or axis is None:
         return grid, image, target
     start, stop = record.slices
-    axis = grid.orientation.axes[coarsest_axis(grid) if slice_axis is None else slice_axis]
     if stop > grid.shape[axis]:
         raise ValueError(
             f"case {record.case}: slices {start}:{stop}, but its volume of shape {grid.shape} has "
@@ -300,7 +346,7 @@ class _Case(Protocol):
 R = TypeVar("R", bound=_Case)
 
 
-def folds(records: Sequence[R], folds: int, fold: int) -> list[R]:
+def folds(records: Sequence[R], folds: int, *, fold: int) -> list[R]:
     """Fold `fold` of `folds` becomes val and the others train; test cases stay test.
 
     Cases of one subject share a fold (a case without a subject is its own). Larger subjects are

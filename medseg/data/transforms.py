@@ -24,11 +24,11 @@ class Chance:
     generator: Generator
     spacing_mm: tuple[float, ...]
 
-    def picked(self, n: int, share: float) -> Bool[Tensor, "n"]:
+    def picked(self, n: int, share: float) -> Bool[Tensor, " n"]:
         """Which of `n` images are changed."""
         return torch.rand(n, generator=self.generator) < share
 
-    def uniform(self, shape: Sequence[int], low: float, high: float) -> Float[Tensor, "*shape"]:
+    def uniform(self, shape: Sequence[int], *, low: float, high: float) -> Float[Tensor, "*shape"]:
         """Numbers between two bounds."""
         return torch.rand(tuple(shape), generator=self.generator) * (high - low) + low
 
@@ -91,8 +91,8 @@ class Spatial:
         """Which images, and for each a matrix in the normalised coordinates of `grid_sample`."""
         n, ndim = len(batch.image), batch.image.ndim - 2
         picked = source.picked(n, self.chance)
-        angles = source.uniform((n, 3), -self.rotate, self.rotate)
-        sizes = source.uniform((n, 1, 1), -self.scale, self.scale).exp()
+        angles = source.uniform((n, 3), low=-self.rotate, high=self.rotate)
+        sizes = source.uniform((n, 1, 1), low=-self.scale, high=self.scale).exp()
         turn = (_in_plane(angles[:, 0]) if ndim == 2 else _in_space(angles)) * sizes
         turn[~picked] = torch.eye(ndim)
         for axis in self.flip:
@@ -125,7 +125,7 @@ class Spatial:
         return replace(changed, target=target)
 
 
-def _in_plane(angle: Float[Tensor, "b"]) -> Float[Tensor, "b 2 2"]:
+def _in_plane(angle: Float[Tensor, " b"]) -> Float[Tensor, "b 2 2"]:
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
 
@@ -151,7 +151,7 @@ class Gamma:
     def draw(self, batch: Batch, source: Chance) -> Tensor:
         """Exponents, one an image and channel; one where nothing changes."""
         n, channels = batch.image.shape[:2]
-        power = source.uniform((n, channels), -self.power, self.power).exp()
+        power = source.uniform((n, channels), low=-self.power, high=self.power).exp()
         power[~source.picked(n, self.chance)] = 1.0
         return power
 
@@ -178,7 +178,7 @@ class Noise:
     def draw(self, batch: Batch, source: Chance) -> tuple[Tensor, int]:
         """A strength for each image, and the seed of the noise itself."""
         n = len(batch.image)
-        sigma = source.uniform((n,), 0.0, self.sigma) * source.picked(n, self.chance)
+        sigma = source.uniform((n,), low=0.0, high=self.sigma) * source.picked(n, self.chance)
         return sigma, int(torch.randint(2**31, (), generator=source.generator))
 
     def apply(self, batch: Batch, drawn: tuple[Tensor, int]) -> Batch:
@@ -206,7 +206,7 @@ class BiasField:
         """The coarse field of each image, the same for its channels; zero where nothing changes."""
         n, ndim = len(batch.image), batch.image.ndim - 2
         shape = (n, 1, *[self.points] * ndim)
-        field = source.uniform(shape, -self.strength, self.strength)
+        field = source.uniform(shape, low=-self.strength, high=self.strength)
         field[~source.picked(n, self.chance)] = 0.0
         return field
 

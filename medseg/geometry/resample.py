@@ -86,8 +86,8 @@ def resample_scores_argmax(
 def resample_between(
     image: Num[np.ndarray, "*c x y z"],
     source: Grid,
-    target: Grid,
     *,
+    target: Grid,
     order: int = 3,
     fill: float = 0.0,
 ) -> Float[np.ndarray, "*c u v w"]:

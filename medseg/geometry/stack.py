@@ -96,7 +96,7 @@ def volumes(slices: Iterable[Slice]) -> list[Volume]:
     ]
 
 
-def choose(found: Sequence[Volume], name: str | None, where: str) -> Volume:
+def choose(found: Sequence[Volume], name: str | None, *, where: str) -> Volume:
     """The one volume, or the one that was named; `where` begins every refusal."""
     listed = "; ".join(str(volume) for volume in found)
     if name is None and len(found) > 1:

@@ -48,7 +48,7 @@ def facts_of(header: Any) -> dict[str, Any]:  # noqa: ANN401 -- a nibabel header
     return facts
 
 
-def set_geometry(header: Any, grid: Grid, facts: Facts) -> None:  # noqa: ANN401 -- a nibabel header
+def set_geometry(header: Any, grid: Grid, *, facts: Facts) -> None:  # noqa: ANN401 -- a nibabel header
     """Put a grid into a header whose shape is set.
 
     Facts of the same grid come back as they were. On another grid their codes and units stay; a

@@ -154,7 +154,7 @@ def _choose(path: Path, name: str | None) -> Volume:
         raise FileNotFoundError(f"{path} does not exist; give a folder of DICOM slices")
     found = series(path)
     if found:
-        return choose(found, name, str(path))
+        return choose(found, name, where=str(path))
     many = [p.name for p in _files(path) if is_dicom(p) and frames(p) > 1] if path.is_dir() else []
     if many:
         raise ValueError(

@@ -95,7 +95,7 @@ def _choose(path: Path, header: Any, name: str | None) -> Volume:  # noqa: ANN40
             "patient (no position, orientation or spacing); convert it with a tool of the scanner's"
             " maker, or to NIfTI"
         )
-    return choose(volumes(found), name, str(path))
+    return choose(volumes(found), name, where=str(path))
 
 
 def _group(header: Any, frame: int, sequence: str) -> Any:  # noqa: ANN401 -- a pydicom dataset

@@ -1,8 +1,8 @@
 """Which format a path has: every file of this room is asked, found by listing.
 
 A format is a module with `SUFFIXES`, `handles(path)`, `read(path, **options)`; it may have
-`read_header`, `read_labels`, `write`, `add_options(parser)`, and `WRITES`, the suffix that
-predictions for its inputs get.
+`read_header`, `read_labels`, `count_volumes(path)`, `write`, `add_options(parser)`, and `WRITES`,
+the suffix that predictions for its inputs get.
 """
 
 import argparse
@@ -74,6 +74,15 @@ def read_header(path: Path, **options: Any) -> Grid:  # noqa: ANN401 -- each for
     return sample.space
 
 
+def count_volumes(path: Path) -> int:
+    """How many volumes a file has to choose from by `volume`; 1 where that cannot be told."""
+    try:
+        module = _module(path)
+        return int(module.count_volumes(path)) if hasattr(module, "count_volumes") else 1
+    except (ValueError, OSError, EOFError):
+        return 1
+
+
 def read_labels(
     path: Path,
     **options: Any,  # noqa: ANN401 -- each format's own
@@ -90,13 +99,14 @@ def read_labels(
 def write(
     path: Path,
     array: Shaped[np.ndarray, "i j k *n"] | Num[np.ndarray, "i j k *n"],
+    *,
     grid: Grid,
     meta: Meta,
 ) -> None:
     """Write an array in the format that the path's suffix names, in the geometry of `meta`."""
     for module in modules():
         if hasattr(module, "write") and path.name.lower().endswith(module.SUFFIXES):
-            module.write(path, array, grid, meta)
+            module.write(path, array, grid=grid, meta=meta)
             return
     known = sorted({s for m in modules() if hasattr(m, "write") for s in m.SUFFIXES})
     raise ValueError(f"{path}: nothing writes this suffix; take one of {', '.join(known)}")

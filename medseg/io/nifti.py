@@ -53,11 +53,13 @@ def read(path: Path, *, volume: int | None = None) -> Sample:
     from medseg.io.formats import stem
 
     file = _open(path, volume)
-    _check_memory(file, bytes_a_voxel=4 + file.dtype.itemsize)
+    working = np.dtype(_working_dtype(file.dtype, file.scaled))
+    copies = 12 if working.itemsize == 8 else 4
+    _check_memory(file, bytes_a_voxel=file.dtype.itemsize + copies)
     raw = _raw(file)
     slope, inter = file.scale
     with np.errstate(all="ignore"):
-        image: np.ndarray = raw.astype(_working_dtype(raw.dtype, file.scaled), copy=True)
+        image: np.ndarray = raw.astype(working, copy=True)
         if file.scaled:
             image *= slope
             image += inter
@@ -77,6 +79,12 @@ def read_header(path: Path, *, volume: int | None = None) -> Grid:
     return _open(path, volume).grid
 
 
+def count_volumes(path: Path) -> int:
+    """The length of the fourth axis: what `volume` chooses from."""
+    count, *lengths = (int(n) for n in _header(path)["dim"])
+    return max([1, *lengths[3:count]])
+
+
 def read_labels(
     path: Path, *, volume: int | None = None
 ) -> tuple[Integer[np.ndarray, "i j k"], Grid, dict[str, Any]]:
@@ -85,9 +93,10 @@ def read_labels(
     Floating point files are fine as long as every value is a whole number.
     """
     file = _open(path, volume)
-    _check_memory(file, bytes_a_voxel=1 + file.dtype.itemsize)
+    real = file.scaled or file.dtype.kind == "f"
+    _check_memory(file, bytes_a_voxel=file.dtype.itemsize + (33 if real else 4))
     raw = _raw(file)
-    if file.scaled or raw.dtype.kind == "f":
+    if real:
         raw = raw.astype(np.float64) * file.scale[0] + file.scale[1]
         whole = np.round(raw)
         with np.errstate(invalid="ignore"):
@@ -109,9 +118,9 @@ def read_labels(
 def write(
     path: Path,
     array: Shaped[np.ndarray, "i j k *n"],
+    *,
     grid: Grid,
     meta: Meta,
-    *,
     dtype: Any = None,  # noqa: ANN401 -- whatever numpy takes for a type
 ) -> None:
     """Write atomically; equal arrays and geometry give equal bytes.
@@ -133,7 +142,7 @@ def write(
     header = kinds[version](endianness="<")
     header.set_data_shape(array.shape)
     header.set_data_dtype(kind)
-    set_geometry(header, grid, meta)
+    set_geometry(header, grid, facts=meta)
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["magic"] = header.single_magic
     header["vox_offset"] = header.single_vox_offset

@@ -18,6 +18,7 @@ DETECTION_MM = (2.0, 4.0, 6.0)
 def nearest_instance(
     mask: Bool[np.ndarray, "x y z"],
     instances: Integer[np.ndarray, "x y z"],
+    *,
     spacing_mm: tuple[float, float, float],
 ) -> Integer[np.ndarray, "x y z"]:
     """Give every voxel of `mask` the value of the reference instance nearest to it in mm.
@@ -71,7 +72,7 @@ def centroid_mm(mask: Bool[np.ndarray, "x y z"], grid: Grid) -> Float[np.ndarray
 
 
 def localisation_mm(
-    prediction: Bool[np.ndarray, "x y z"], reference: Bool[np.ndarray, "x y z"], grid: Grid
+    prediction: Bool[np.ndarray, "x y z"], reference: Bool[np.ndarray, "x y z"], *, grid: Grid
 ) -> float:
     """Distance in mm between the centroids of two masks that each hold at least one voxel."""
     offset = centroid_mm(prediction, grid) - centroid_mm(reference, grid)

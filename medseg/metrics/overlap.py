@@ -1,4 +1,7 @@
-"""How much two masks share, and how large they are."""
+"""How much two masks share, and how large they are.
+
+Source: Dice 1945, doi:10.2307/1932409; Jaccard 1912, doi:10.1111/j.1469-8137.1912.tb05611.x.
+"""
 
 import numpy as np
 from jaxtyping import Bool
@@ -27,6 +30,6 @@ def volume_ml(mask: Mask, grid: Grid) -> float:
     return int(np.count_nonzero(mask)) * grid.voxel_ml
 
 
-def volume_error_ml(prediction: Mask, reference: Mask, grid: Grid) -> float:
+def volume_error_ml(prediction: Mask, reference: Mask, *, grid: Grid) -> float:
     """Predicted minus true volume in millilitres; negative where too little was found."""
     return volume_ml(prediction, grid) - volume_ml(reference, grid)

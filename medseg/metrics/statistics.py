@@ -1,4 +1,8 @@
-"""How sure a mean is: bootstrap intervals over cases or subjects, and a paired test."""
+"""How sure a mean is: bootstrap intervals over cases or subjects, and a paired test.
+
+Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 (percentile interval; by
+cluster as Davison & Hinkley 1997, sec. 3.8, have it); Wilcoxon 1945, doi:10.2307/3001968.
+"""
 
 from collections.abc import Hashable, Sequence
 
@@ -33,11 +37,11 @@ def bootstrap_interval(
 
 
 def _resampled_means(
-    sums: Float[np.ndarray, "n"],
-    counts: Float[np.ndarray, "n"] | np.ndarray,
+    sums: Float[np.ndarray, " n"],
+    counts: Float[np.ndarray, " n"] | np.ndarray,
     draws: int,
     generator: np.random.Generator,
-) -> Float[np.ndarray, "draws"]:
+) -> Float[np.ndarray, " draws"]:
     means = np.empty(draws)
     step = max(1, 2_000_000 // len(sums))
     for start in range(0, draws, step):

@@ -3,6 +3,9 @@
 Present in both: `ok`. In the reference alone: `missed`; in the prediction alone: `spurious`: both
 have Dice, IoU and NSD 0 and the volume's diagonal as every distance. In neither: `absent`, without
 scores. No prediction at all: `failed`, scored as missed.
+
+Source: the definitions are this project's own; a missed instance that costs the volume's diagonal
+is the rule of the MICCAI 2018 IVDM3Seg challenge. Differs: the same cost for every structure.
 """
 
 from collections.abc import Sequence
@@ -14,7 +17,7 @@ from jaxtyping import Bool, Integer
 from medseg.geometry.grid import Grid
 from medseg.metrics.instances import MISSED_DICE, localisation_mm, nearest_instance, pieces
 from medseg.metrics.overlap import dice, iou
-from medseg.metrics.surface import surface_scores, union_box
+from medseg.metrics.surface import TOLERANCE_MM, surface_scores, union_box
 
 METRICS = (
     "dice",
@@ -58,16 +61,24 @@ def score_case(
     *,
     grid: Grid,
     structures: Sequence[Structure],
-    tolerance_mm: float = 2.0,
+    tolerance_mm: float = TOLERANCE_MM,
+    cropped: int | None = None,
 ) -> list[Row]:
-    """One row a structure, and one an instance; without a prediction all rows are `failed`."""
+    """One row a structure, and one an instance; without a prediction all rows are `failed`.
+
+    `cropped` is the axis across which the label maps were cut out of larger ones, if they were:
+    the faces of the cut are no surface.
+    """
     predicted = np.zeros_like(reference) if prediction is None else prediction
     ours = _boxes(predicted, [s.prediction for s in structures])
     theirs = _boxes(reference, [s.reference for s in structures])
     rows: list[Row] = []
     for structure, mine, other in zip(structures, ours, theirs, strict=True):
         box = _join(mine, other)
-        part = Part(predicted[box], reference[box], _cropped(grid, box), grid.diagonal_mm)
+        if cropped is not None:
+            x, y, z = (slice(0, grid.shape[a]) if a == cropped else box[a] for a in range(3))
+            box = x, y, z
+        part = Part(predicted[box], reference[box], _cropped(grid, box), grid.diagonal_mm, cropped)
         found = _score_structure(part, structure, tolerance_mm)
         if prediction is None:
             found = [
@@ -86,12 +97,22 @@ class Part:
     reference: Labels
     grid: Grid
     diagonal_mm: float
+    cropped: int | None
 
 
 def _score_structure(part: Part, structure: Structure, tolerance_mm: float) -> list[Row]:
     prediction = np.isin(part.prediction, structure.prediction)
     reference = np.isin(part.reference, structure.reference)
-    rows = [score_masks(prediction, reference, part.grid, part.diagonal_mm, tolerance_mm)]
+    rows = [
+        score_masks(
+            prediction,
+            reference,
+            grid=part.grid,
+            diagonal_mm=part.diagonal_mm,
+            tolerance_mm=tolerance_mm,
+            cropped=part.cropped,
+        )
+    ]
     rows[0]["structure"] = structure.name
     if not structure.instances:
         return rows
@@ -102,14 +123,15 @@ def _score_structure(part: Part, structure: Structure, tolerance_mm: float) -> l
     if _names_instances(part.prediction, structure):
         assigned = np.where(prediction, part.prediction, 0)
     else:
-        assigned = nearest_instance(prediction, owners, part.grid.spacing_mm)
+        assigned = nearest_instance(prediction, owners, spacing_mm=part.grid.spacing_mm)
     for value in values:
         row = score_masks(
             assigned == value,
             owners == value,
-            part.grid,
-            part.diagonal_mm,
-            tolerance_mm,
+            grid=part.grid,
+            diagonal_mm=part.diagonal_mm,
+            tolerance_mm=tolerance_mm,
+            cropped=part.cropped,
             missed_below=MISSED_DICE,
         )
         rows.append({**row, "structure": f"{structure.name}_{value}"})
@@ -130,10 +152,11 @@ def _names_instances(prediction: Labels, structure: Structure) -> bool:
 def score_masks(
     prediction: Mask,
     reference: Mask,
+    *,
     grid: Grid,
     diagonal_mm: float,
-    tolerance_mm: float = 2.0,
-    *,
+    tolerance_mm: float = TOLERANCE_MM,
+    cropped: int | None = None,
     missed_below: float = 0.0,
 ) -> Row:
     """All metrics of one structure, and its status; a Dice under `missed_below` is a miss."""
@@ -146,7 +169,11 @@ def score_masks(
         status = "missed" if sizes[1] else "spurious"
         return {**_nothing(diagonal_mm, *volumes), "status": status}
     surface = surface_scores(
-        prediction, reference, spacing_mm=grid.spacing_mm, tolerance_mm=tolerance_mm
+        prediction,
+        reference,
+        spacing_mm=grid.spacing_mm,
+        tolerance_mm=tolerance_mm,
+        cropped=cropped,
     )
     return {
         "dice": overlap,
@@ -156,7 +183,7 @@ def score_masks(
         "nsd": surface.nsd,
         "volume_ml": volumes[0],
         "volume_error_ml": volumes[1],
-        "distance_mm": localisation_mm(prediction, reference, grid),
+        "distance_mm": localisation_mm(prediction, reference, grid=grid),
         "status": "ok",
     }
 

@@ -14,6 +14,9 @@ from jaxtyping import Bool, Float, Integer
 
 from medseg.metrics.surfels import CORNERS, surfel_areas
 
+TOLERANCE_MM = 2.0
+"""How far a surface may lie off and still count as found by the normalised surface Dice."""
+
 Mask = Bool[np.ndarray, "x y z"]
 Spacing = tuple[float, float, float]
 
@@ -34,32 +37,46 @@ class SurfaceScores:
 
 
 def surface_scores(
-    prediction: Mask, reference: Mask, *, spacing_mm: Spacing, tolerance_mm: float = 2.0
+    prediction: Mask,
+    reference: Mask,
+    *,
+    spacing_mm: Spacing,
+    tolerance_mm: float = TOLERANCE_MM,
+    cropped: int | None = None,
 ) -> SurfaceScores:
-    """All surface metrics of two masks that each hold at least one voxel."""
+    """All surface metrics of two masks that each hold at least one voxel.
+
+    Where the arrays are a part of a volume, cut across the axis `cropped`, a mask goes on past
+    their first and last plane as it stands there: the faces of the cut are no surface.
+    """
     box = union_box(prediction, reference)
     if box is None or not (prediction[box].any() and reference[box].any()):
         raise ValueError("surface distances need a voxel in both masks; score an empty one apart")
-    ours, theirs = (np.pad(mask[box], 1) for mask in (prediction, reference))
+    if cropped is not None:
+        x, y, z = (slice(None) if axis == cropped else box[axis] for axis in range(3))
+        box = x, y, z
+    ours, theirs = (_bordered(mask[box], cropped) for mask in (prediction, reference))
     forth, back = _both_ways(_surface_voxels(ours), _surface_voxels(theirs), spacing_mm)
     return SurfaceScores(
         hd95_mm=max(float(np.percentile(forth, 95)), float(np.percentile(back, 95))),
         assd_mm=float((forth.sum() + back.sum()) / (len(forth) + len(back))),
-        nsd=_surface_dice(ours, theirs, spacing_mm, tolerance_mm),
+        nsd=_surface_dice(ours, theirs, spacing_mm, tolerance_mm, cropped),
     )
 
 
-def hd95(prediction: Mask, reference: Mask, spacing_mm: Spacing) -> float:
+def hd95(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
     """95th percentile Hausdorff distance in mm: the larger of the two directed percentiles."""
     return surface_scores(prediction, reference, spacing_mm=spacing_mm).hd95_mm
 
 
-def assd(prediction: Mask, reference: Mask, spacing_mm: Spacing) -> float:
+def assd(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
     """Average symmetric surface distance in mm, pooled over the points of both surfaces."""
     return surface_scores(prediction, reference, spacing_mm=spacing_mm).assd_mm
 
 
-def nsd(prediction: Mask, reference: Mask, spacing_mm: Spacing, tolerance_mm: float = 2.0) -> float:
+def nsd(
+    prediction: Mask, reference: Mask, *, spacing_mm: Spacing, tolerance_mm: float = TOLERANCE_MM
+) -> float:
     """Normalised surface Dice: the share of surface area within the tolerance, in [0, 1]."""
     return surface_scores(
         prediction, reference, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm
@@ -78,21 +95,34 @@ def union_box(one: Mask, other: Mask) -> tuple[slice, slice, slice] | None:
     return box[0], box[1], box[2]
 
 
+def _bordered(mask: Mask, cropped: int | None) -> Bool[np.ndarray, "framed_x framed_y framed_z"]:
+    """The mask in a frame of one voxel: outside, but along the cropped axis its own last plane."""
+    frame = [(0, 0) if axis == cropped else (1, 1) for axis in range(3)]
+    ends = [(1, 1) if axis == cropped else (0, 0) for axis in range(3)]
+    framed = np.pad(mask, frame)
+    return framed if cropped is None else np.pad(framed, ends, mode="edge")
+
+
 def _surface_voxels(mask: Mask) -> Mask:
-    """Voxels of a padded mask that touch the outside by a face."""
+    """Voxels inside a mask's frame that touch the outside by a face."""
     core = mask[1:-1, 1:-1, 1:-1].copy()
     for axis in range(3):
         for step in (slice(None, -2), slice(2, None)):
             view = [slice(1, -1)] * 3
             view[axis] = step
             core &= mask[tuple(view)]
-    surface = mask.copy()
-    surface[1:-1, 1:-1, 1:-1] &= ~core
+    surface = np.zeros_like(mask)
+    surface[1:-1, 1:-1, 1:-1] = mask[1:-1, 1:-1, 1:-1] & ~core
     return surface
 
 
-def _surface_dice(ours: Mask, theirs: Mask, spacing_mm: Spacing, tolerance_mm: float) -> float:
-    """Area within the tolerance over all area, in the cells between the voxels' centres."""
+def _surface_dice(
+    ours: Mask, theirs: Mask, spacing_mm: Spacing, tolerance_mm: float, cropped: int | None
+) -> float:
+    """Area within the tolerance over all area, in the cells between the voxels' centres.
+
+    A cell at a cut lies half within the part that is scored, and its area counts by half.
+    """
     areas = surfel_areas(spacing_mm)
     codes = [_codes(mask) for mask in (ours, theirs)]
     cut = [(code != 0) & (code != 255) for code in codes]
@@ -101,6 +131,9 @@ def _surface_dice(ours: Mask, theirs: Mask, spacing_mm: Spacing, tolerance_mm: f
     good = total = 0.0
     for code, surface, distance in zip(codes, cut, distances, strict=True):
         weight = areas[code[surface]]
+        if cropped is not None:
+            place = surface.nonzero()[cropped]
+            weight = np.where((place == 0) | (place == code.shape[cropped] - 1), weight / 2, weight)
         good += float(weight[distance <= reach].sum())
         total += float(weight.sum())
     return good / total
@@ -118,7 +151,7 @@ def _codes(mask: Mask) -> Integer[np.ndarray, "x-1 y-1 z-1"]:
 
 def _both_ways(
     ours: Mask, theirs: Mask, spacing_mm: Spacing, *, limit_mm: float = np.inf
-) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "m"]]:
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
     """From each point of one set to the nearest of the other, both ways; past the limit, inf."""
     return (
         _directed(ours, theirs, spacing_mm, limit_mm),
@@ -128,7 +161,7 @@ def _both_ways(
 
 def _directed(
     start: Mask, target: Mask, spacing_mm: Spacing, limit_mm: float
-) -> Float[np.ndarray, "n"]:
+) -> Float[np.ndarray, " n"]:
     """Distance in mm from each point of `start` to the nearest of `target`; shared points are 0."""
     from scipy.spatial import cKDTree
 

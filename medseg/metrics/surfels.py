@@ -1,12 +1,14 @@
 """Area of the surface inside one cell of eight voxel centres, for each of the 256 ways to fill it.
 
-The surface is the one of marching cubes (Lorensen & Cline 1987): it cuts each cell edge with one
-end inside at its middle. It serves as the weight of a surface element in the normalised surface
-Dice of Nikolov et al. 2018 (arXiv:1809.04430). Where the cut leaves a choice, the published weights
+The surface cuts each cell edge with one end inside at its middle. Its area is the weight of a
+surface element in the normalised surface Dice. Where the cut leaves a choice, the published weights
 follow three rules, which this file states and derives the table from:
 a cell filled by more than half has the surface of its complement; on a face with two opposite
 corners inside, these corners are kept apart; a polygon that is not flat is cut into the triangles
 of largest total area, with no diagonal through the cell's centre.
+
+Source: Lorensen & Cline 1987, doi:10.1145/37401.37422 (marching cubes); Nikolov et al. 2018,
+arXiv:1809.04430 (areas as weights). Differs: the table is derived by rule; no code followed.
 """
 
 from functools import cache

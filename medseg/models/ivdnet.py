@@ -32,7 +32,7 @@ def _unit(
     i: int, o: int, kernel: Sequence[int], dilation: Sequence[int], ndim: int
 ) -> nn.Sequential:
     """Convolution, batch normalisation, ReLU."""
-    convolution = conv(i, o, kernel, ndim=ndim, dilation=dilation)
+    convolution = conv(i, o, kernel=kernel, ndim=ndim, dilation=dilation)
     return nn.Sequential(convolution, norm(o, "batch", ndim=ndim), activation("relu"))
 
 
@@ -133,11 +133,13 @@ class IVDNet(nn.Module):
             for i, o in zip(entries[:-1], widths[:-1], strict=True)
         )
         self.bridge = Inception(entries[-1], widths[-1], ndim=ndim, factorised=factorised)
-        self.up = nn.ModuleList(up_block(2 * o, o, s, ndim) for o, s in _upwards(widths, steps))
+        self.up = nn.ModuleList(
+            up_block(2 * o, o, stride=s, ndim=ndim) for o, s in _upwards(widths, steps)
+        )
         self.decoder = nn.ModuleList(
             Inception(o, o, ndim=ndim, factorised=False) for o, _ in _upwards(widths, steps)
         )
-        self.head = conv(width, n_classes, 3, ndim=ndim)
+        self.head = conv(width, n_classes, kernel=3, ndim=ndim)
         initialise(self, init)
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
@@ -178,10 +180,10 @@ def _rotated(history: Sequence[Sequence[Tensor]], path: int) -> Tensor:
     return torch.cat([x for maps in history for x in (*maps[path:], *maps[:path])], 1)
 
 
-def up_block(i: int, o: int, stride: tuple[int, ...], ndim: int) -> nn.Sequential:
+def up_block(i: int, o: int, *, stride: tuple[int, ...], ndim: int) -> nn.Sequential:
     """Transposed 3-convolution, batch normalisation, ReLU."""
     return nn.Sequential(
-        transposed(i, o, 3, stride=stride, ndim=ndim),
+        transposed(i, o, kernel=3, stride=stride, ndim=ndim),
         norm(o, "batch", ndim=ndim),
         activation("relu"),
     )

@@ -1,4 +1,7 @@
-"""The best single threshold of any one channel: what a task asks of a network at the least."""
+"""The best single threshold of any one channel: what a task asks of a network at the least.
+
+Source: none; it stands beside the networks as the floor that any of them has to leave.
+"""
 
 from collections.abc import Iterator, Sequence
 

@@ -18,7 +18,7 @@ Block = Callable[..., nn.Module]
 
 def _unit(i: int, o: int, ndim: int, stride: Sequence[int] | int = 1) -> nn.Sequential:
     """Convolution, instance normalisation, leaky ReLU."""
-    convolution = conv(i, o, 3, ndim=ndim, stride=stride, bias=False)
+    convolution = conv(i, o, kernel=3, ndim=ndim, stride=stride, bias=False)
     return nn.Sequential(convolution, norm(o, "instance", ndim=ndim), activation("leaky_relu"))
 
 
@@ -72,7 +72,7 @@ class UNet(nn.Module):
             transposed(o, i, stride=s, ndim=ndim) for i, o, s in reversed(pairs)
         )
         self.decoder = nn.ModuleList(_stage(2 * i, i, ndim, block) for i, _, _ in reversed(pairs))
-        self.head = conv(width, n_classes, 1, ndim=ndim)
+        self.head = conv(width, n_classes, kernel=1, ndim=ndim)
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
         """Logits; every spatial size is a multiple of `stride`."""

@@ -37,8 +37,8 @@ def sizes(value: Size, ndim: int) -> tuple[int, ...]:
 def conv(
     in_channels: int,
     out_channels: int,
-    kernel: Size = 3,
     *,
+    kernel: Size = 3,
     ndim: int = 2,
     stride: Size = 1,
     dilation: Size = 1,
@@ -62,8 +62,8 @@ def conv(
 def transposed(
     in_channels: int,
     out_channels: int,
-    kernel: Size | None = None,
     *,
+    kernel: Size | None = None,
     stride: Size = 2,
     ndim: int = 2,
 ) -> nn.Module:

@@ -80,7 +80,7 @@ def _lane(
     return out
 
 
-def interval(mean: float, low: float | None, high: float | None, *, top: float = 1.0) -> str:
+def interval(mean: float, *, low: float | None, high: float | None, top: float = 1.0) -> str:
     """A mean and its interval on a track from 0 to `top`."""
     width, height = 120.0, 14
     scale = (width - 8) / top if top else 0.0

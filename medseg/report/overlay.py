@@ -64,9 +64,9 @@ def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]
 def draw(
     path: Path,
     image: Num[np.ndarray, "i j k"] | None,
+    *,
     reference: Integer[np.ndarray, "i j k"],
     prediction: Integer[np.ndarray, "i j k"] | None,
-    *,
     grid: Grid,
     title: str,
 ) -> None:

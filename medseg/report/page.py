@@ -148,7 +148,8 @@ def _headline(run: Run, wholes: Mapping[str, Mapping[str, Any]]) -> dict[str, An
         mean = found.get("mean")
         span = None if found.get("low") is None else [found["low"], found["high"]]
     share = metric in SHARES
-    bar = interval(mean, *(span or (None, None))) if share and mean is not None else ""
+    low, high = span or (None, None)
+    bar = interval(mean, low=low, high=high) if share and mean is not None else ""
     return {"metric": metric, "mean": mean, "interval": span, "bar": bar}
 
 

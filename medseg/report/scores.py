@@ -14,7 +14,7 @@ Row = dict[str, Any]
 _FORMULA = tuple("=+-@\t\r'")
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], *, metrics: Sequence[str]) -> None:
     """Write rows atomically; a metric that is None or not finite stays empty.
 
     A name that a spreadsheet would take for a formula gets an apostrophe in front, which

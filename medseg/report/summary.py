@@ -18,6 +18,8 @@ DEFINITIONS = {
     "assd_mm": "mean of these distances over the surface voxels of both masks, pooled",
     "nsd": "share of both surfaces' area within the tolerance of the other surface; elements are "
     "weighted by their marching-cubes area",
+    "slices": "the masks of a case that is some slices of a volume go on past its first and last "
+    "slice, so that the faces of the cut are no surface",
     "volume_ml": "volume of the prediction",
     "volume_error_ml": "predicted minus reference volume",
     "distance_mm": "distance between the centres of mass of prediction and reference",
@@ -63,7 +65,9 @@ def summarise(
         "structures": {
             name: {
                 "instance_of": owner.get(name),
-                **describe([row for row in rows if row["structure"] == name], metrics, subjects),
+                **describe(
+                    [row for row in rows if row["structure"] == name], metrics, subjects=subjects
+                ),
             }
             for name in names
         },
@@ -84,7 +88,7 @@ def count(rows: Iterable[Row]) -> dict[str, int]:
     return found
 
 
-def describe(rows: Sequence[Row], metrics: Sequence[str], subjects: Subjects) -> dict[str, Any]:
+def describe(rows: Sequence[Row], metrics: Sequence[str], *, subjects: Subjects) -> dict[str, Any]:
     """One structure: counts, and each metric's mean, interval, spread and median."""
     scored = [row for row in rows if row["status"] != "absent"]
     numbers = {}
@@ -93,7 +97,7 @@ def describe(rows: Sequence[Row], metrics: Sequence[str], subjects: Subjects) ->
         values = [float(row[metric]) for row in have]
         if values:
             numbers[metric] = {
-                **mean_interval(values, [str(row["case"]) for row in have], subjects),
+                **mean_interval(values, [str(row["case"]) for row in have], subjects=subjects),
                 "sd": stdev(values) if len(values) > 1 else None,
                 "median": median(values),
             }
@@ -101,7 +105,7 @@ def describe(rows: Sequence[Row], metrics: Sequence[str], subjects: Subjects) ->
 
 
 def mean_interval(
-    values: Sequence[float], cases: Sequence[str], subjects: Subjects
+    values: Sequence[float], cases: Sequence[str], *, subjects: Subjects
 ) -> dict[str, float | None]:
     """Mean with its bootstrap interval over subjects, or over cases where subjects are unknown."""
     clusters = [("subject", subjects[c]) if subjects.get(c) else ("case", c) for c in cases]
@@ -122,7 +126,7 @@ def _headline(name: str, rows: Sequence[Row], subjects: Subjects) -> dict[str, A
     means = case_means(rows)
     if not means:
         return {name: None, f"{name}_interval": None}
-    found = mean_interval(list(means.values()), list(means), subjects)
+    found = mean_interval(list(means.values()), list(means), subjects=subjects)
     interval = None if found["low"] is None else [found["low"], found["high"]]
     return {name: found["mean"], f"{name}_interval": interval}
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     cases = _examine(rows.records, labels, options.slice_axis, options.volume)
     across, declared = leaks(cases)
     problems = [*rows.problems, *(p for case in cases for p in case.problems), *across]
-    mended = _mend(cases, rows.channels, options.fix, out) if options.fix else {}
+    mended = _mend(cases, rows.channels, options=options, out=out) if options.fix else {}
     problems = [mended.get(problem, problem) for problem in problems]
     left = [problem for problem in problems if not problem.cure.startswith("mended")]
     _write(out, options, rows, cases, problems, declared)
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 def _rows(inputs: Sequence[Path], given: Sequence[str]) -> Rows:
     """The cases of all inputs; the same name in two of them gets its input's name in front."""
     found = [_input(path, given) for path in inputs]
-    count = Counter(record.case for part in found for record in part.records)
+    count = Counter(case for part in found for case in {record.case for record in part.records})
     records = []
     for path, part in zip(inputs, found, strict=True):
         front = path.parent.resolve().name if path.is_file() else path.resolve().name
@@ -152,6 +153,7 @@ def _examine(
     from medseg.data.problems import examine
 
     workers = min(4, count_workers(1 << 30, len(records) or 1))
+    one = partial(examine, labels=labels, slice_axis=slice_axis, volume=volume)
     found: dict[int, Examined] = {}
     left = iter(enumerate(records))
     under_way: dict[Future[Examined], int] = {}
@@ -161,7 +163,7 @@ def _examine(
     ):
         while True:
             while len(under_way) < workers and (item := next(left, None)) is not None:
-                future = pool.submit(examine, item[1], labels, slice_axis, volume)
+                future = pool.submit(one, item[1])
                 under_way[future] = item[0]
             if not under_way:
                 return [found[place] for place in sorted(found)]
@@ -172,9 +174,16 @@ def _examine(
 
 
 def _mend(
-    cases: "Sequence[Examined]", channels: Sequence[str], method: str, out: Path
+    cases: "Sequence[Examined]",
+    channels: Sequence[str],
+    *,
+    options: argparse.Namespace,
+    out: Path,
 ) -> "dict[Problem, Problem]":
-    """Write mended copies and the sheet of all cases; geometry problems become 'mended' ones."""
+    """Write mended copies and a sheet; geometry problems become 'mended' ones.
+
+    A row that has a problem of its own is left out, as copies cannot mend the row.
+    """
     from medseg.data import repair, sheet
     from medseg.data.problems import GEOMETRY
     from medseg.data.table import SHEET
@@ -184,19 +193,23 @@ def _mend(
     records = []
     for case in cases:
         record = case.record
+        if record.faults:
+            continue
         wrong = [problem for problem in case.problems if problem.check == GEOMETRY]
         if wrong:
             safe = replace(record, case=record.case.replace(":", "_"))
-            record, done, failed = repair.mend(safe, method, out / "mended")
+            record, done, failed = repair.mend(
+                safe, options.fix, folder=out / "mended", volume=options.volume
+            )
             for problem in wrong:
                 name = problem.found.partition(" ")[0].rstrip(":")
                 if name in done:
-                    told[problem] = replace(problem, cure=f"mended: {method}")
+                    told[problem] = replace(problem, cure=f"mended: {options.fix}")
                 else:
                     why = "; ".join(text for text in failed if text.startswith(f"{name}:"))
                     told[problem] = replace(problem, cure=f"not mended: {why}")
         records.append(replace(record, case=record.case.replace(":", "_")))
-    write_text(out / SHEET, sheet.text(records, channels, out))
+    write_text(out / SHEET, sheet.text(records, channels, folder=out))
     return told
 
 

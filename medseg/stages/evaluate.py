@@ -12,8 +12,10 @@ from typing import Any
 
 from medseg.data import pairs
 from medseg.data.pairs import Job, Result, listed
+from medseg.data.predictions import opened
 from medseg.data.sheet import Record
 from medseg.metrics.structures import METRICS, Structure
+from medseg.metrics.surface import TOLERANCE_MM
 
 MOST_PICTURES = 12
 BYTES_A_VOXEL = 24
@@ -29,8 +31,8 @@ def main(arguments: list[str]) -> int:
             f"--in {options.predictions} is not a folder; give the folder that medseg predict wrote"
         )
     plan = _plan(options)
-    results = _scored(plan, options.workers)
-    return _write(plan, results, options)
+    with opened(options.out):
+        return _write(plan, _scored(plan, options.workers), options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         help="structures and their values in the reference")  # fmt: skip
     add("--instances", nargs="+", metavar="NAME", default=[],
         help="structures whose reference values are instances")  # fmt: skip
-    add("--tolerance-mm", type=float, default=2.0, help="of the normalised surface Dice (2)")
+    add("--tolerance-mm", type=float, default=TOLERANCE_MM, metavar="MM",
+        help=f"of the normalised surface Dice ({TOLERANCE_MM:g})")  # fmt: skip
     add("--pictures", type=int, default=MOST_PICTURES, metavar="N",
         help=f"draw at most N cases ({MOST_PICTURES})")  # fmt: skip
     add("--workers", type=int, metavar="N", help="processes at once (by cores and memory)")
@@ -73,9 +76,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     from medseg.data.inputs import read_splits, select, shard
     from medseg.provenance import read_json
 
-    sheet = options.reference if options.reference.is_file() else None
-    if sheet is None and (options.reference / "samples.csv").is_file():
-        sheet = options.reference / "samples.csv"
+    sheet = _sheet(options.reference)
     records = _records(sheet, options.reference)
     splits = read_splits(options.splits) if options.splits else None
     chosen = select(records, split=options.split, splits=splits)
@@ -98,13 +99,18 @@ def _plan(options: argparse.Namespace) -> Plan:
             structures=structures,
             tolerance_mm=options.tolerance_mm,
             slice_axis=recipe.get("slice_axis"),
-            image=pairs.scan(record, sidecars.get(record.case, {}), sheet),
+            image=pairs.scan(record, sidecars.get(record.case, {}), sheet=sheet),
             reason=reasons.get(record.case, ""),
         )
         for record in part
     )
     found = _leaks(select(records, split=None, splits=splits), expected, sidecars, options)
     return Plan(jobs, structures, found, sidecars, tuple(warnings))
+
+
+def _sheet(reference: Path) -> Path | None:
+    inside = reference / "samples.csv"
+    return reference if reference.is_file() else inside if inside.is_file() else None
 
 
 def _records(sheet: Path | None, reference: Path) -> list[Record]:
@@ -196,8 +202,9 @@ def _leaks(
     from medseg.provenance import read_json
     from medseg.report.leaks import Case, leaks, trained_on
 
+    sheet = _sheet(options.reference)
     cases = [
-        Case(r.case, r.subject, r.split, r.slices, tuple(pairs.files(r)))
+        Case(r.case, r.subject, r.split, r.slices, tuple(pairs.files(r, sheet)))
         for r in records
         if r.label is not None
     ]
@@ -243,7 +250,7 @@ def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -
     part = "." + options.shard.replace("/", "-of-") if options.shard else ""
     pictures = _pictures(plan, rows, options, part.lstrip("."))
     summary = _summary(plan, rows, results, options)
-    write_rows(options.out / f"scores{part}.csv", rows, METRICS)
+    write_rows(options.out / f"scores{part}.csv", rows, metrics=METRICS)
     write_json(
         options.out / f"summary{part}.json",
         {**summary, "failures": failures, "pictures": pictures},
@@ -339,13 +346,13 @@ def _picture(plan: Plan, job: Job, path: Path, title: str) -> None:
     """One case on its scan, as a whole volume even where only some slices are scored."""
     import numpy as np
 
+    from medseg.data.align import onto
     from medseg.data.labels import values_in
-    from medseg.data.table import MISALIGNED_MM, read_labels
     from medseg.io import formats
     from medseg.report.overlay import draw
 
     reference, inside, prediction, _ = pairs.load(job)
-    _, native = read_labels(job.record)
+    _, native = pairs.truth(job)
     names = plan.structures or tuple(
         Structure(str(v), (v,), (v,)) for v in values_in(reference) if v
     )
@@ -354,14 +361,20 @@ def _picture(plan: Plan, job: Job, path: Path, title: str) -> None:
         drawn[0][np.isin(reference, structure.reference)] = index
         if prediction is not None:
             drawn[1][np.isin(prediction, structure.prediction)] = index
-    truth, found = (pairs.whole(labels, inside, native) for labels in drawn)
+    truth, found = (pairs.whole(labels, inside, native=native) for labels in drawn)
     image = None
     if job.image is not None:
         with contextlib.suppress(ValueError, OSError):
             scan = formats.read(job.image)
-            if scan.space.misalignment_mm(native) <= MISALIGNED_MM:
-                image = scan.image[0]
-    draw(path, image, truth, None if prediction is None else found, grid=native, title=title)
+            image = onto(scan.image[0], scan.space, wanted=native)
+    draw(
+        path,
+        image,
+        reference=truth,
+        prediction=None if prediction is None else found,
+        grid=native,
+        title=title,
+    )
 
 
 def _line(summary: Mapping[str, Any], path: Path) -> str:

@@ -289,16 +289,6 @@ def _inference(model: "Package") -> dict[str, Any]:
     spec = model.spec
     network = spec["network"]
     arguments = {k: _target(v) for k, v in (network.get("arguments") or {}).items()}
-    flat = spec["ndim"] == 2
-    inferer: dict[str, Any] = {
-        "_target_": "SliceInferer" if flat else "SlidingWindowInferer",
-        "roi_size": spec["patch_size"],
-        "sw_batch_size": 4,
-        "overlap": 0.5,
-        "mode": "gaussian",
-    }
-    if flat:
-        inferer["spatial_dim"] = spec["slice_axis"] or 0
     spacing = spec["spacing_mm"]
     respace = [] if not spacing or None in spacing else [
         {"_target_": "Spacingd", "keys": "image", "pixdim": spacing, "mode": "bilinear"}
@@ -322,8 +312,27 @@ def _inference(model: "Package") -> dict[str, Any]:
                 *_INTENSITY.get(spec["intensity"], []),
             ],
         },
-        "inferer": inferer,
+        "inferer": _inferer(spec),
     }
+
+
+def _inferer(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Windows as predict lays them, in MONAI's words."""
+    from medseg.inference import BATCH_SIZE
+    from medseg.windows import OVERLAP
+
+    overlap = spec.get("overlap")
+    flat = spec["ndim"] == 2
+    inferer: dict[str, Any] = {
+        "_target_": "SliceInferer" if flat else "SlidingWindowInferer",
+        "roi_size": spec["patch_size"],
+        "sw_batch_size": BATCH_SIZE,
+        "overlap": OVERLAP if overlap is None else overlap,
+        "mode": "gaussian",
+    }
+    if flat:
+        inferer["spatial_dim"] = spec["slice_axis"] or 0
+    return inferer
 
 
 def _metadata(model: "Package", name: str) -> dict[str, Any]:
@@ -340,7 +349,7 @@ def _metadata(model: "Package", name: str) -> dict[str, Any]:
         "numpy_version": found["numpy"],
         "required_packages_version": {"medseg": found["medseg"]},
         "name": name,
-        "task": f"segmentation of {', '.join(model.labels)}",
+        "task": f"{spec['task']['name']}: {', '.join(model.labels)}",
         "description": "The network takes normalised images in RAS order to logits. `medseg "
         "predict` prepares scans and brings labels back; MONAI's transforms here come near it.",
         "authors": "the medseg authors",

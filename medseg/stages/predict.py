@@ -1,42 +1,56 @@
-"""`medseg predict`: a model's labels for scans, in the scans' own space."""
+"""`medseg predict`: what a model makes of scans, in the scans' own space.
+
+What belongs to one task lies in its own file `medseg/tasks/<stem>.py`, so that a task is added by
+adding files. Predict asks it for
+  `predict(sample, networks, *, options)`: outputs by name (arrays, or text for a name with a
+      suffix) and facts for the sidecar; `networks` is a `medseg.ensemble.Ensemble`,
+  `OUTPUTS`: names of all outputs there can be; the first one's file is the case's name alone,
+and, where it has them, for `add_options(parser)`, `FIELDS` of model.json that it needs, `AGREE`
+(those in which an ensemble's models must agree) and `load(table, record)`, if a case is more than
+channels on one grid. A file of `medseg/models` may have `add_options(parser)` as well.
+"""
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
+import pkgutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medseg.data.table import Record, Table
-    from medseg.geometry.resample import Passage
-    from medseg.inference import Found, Member, Wish
+    from medseg.data.sheet import Record
+    from medseg.data.table import Table
+    from medseg.ensemble import Ensemble
     from medseg.package import Package
     from medseg.sample import Sample
 
+_PAUSE = 30.0
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_AGREE = ("channels", "labels", "instances", "spacing_mm", "intensity")
+
+Adder = Callable[[argparse.ArgumentParser], object]
 
 
 def main(arguments: list[str]) -> int:
     """Predict every case; those that fail are listed at the end and make the exit code 1."""
-    from medseg import devices
-    from medseg.provenance import writable
-
-    readers = _readers()
-    options = _parser(readers).parse_args(arguments)
-    options.reading = {name: getattr(options, name) for name in vars(readers.parse_args([]))}
+    if {"-h", "--help"} & set(arguments):
+        _parser(_every(), add_help=True).parse_args(arguments)
+    options, _ = _parser([]).parse_known_args(arguments)
     if options.threads is not None:
         _limit_threads(options.threads)
-    out = Path(options.out)
-    writable(out)
-    with devices.claim() if options.device == "auto" else contextlib.nullcontext():
-        return _cases(_run(options, out))
+    from medseg import devices
+    from medseg.data.predictions import opened
+
+    card = devices.claim() if options.device == "auto" else contextlib.nullcontext()
+    with opened(Path(options.out)), card:
+        return _cases(_run(arguments, _models([options.model, *options.inputs])))
 
 
 def _cases(run: "_Run") -> int:
@@ -44,15 +58,18 @@ def _cases(run: "_Run") -> int:
     counts = {"predicted": 0, "kept": 0}
     failed: list[str] = []
     began = time.monotonic()
+    told = began
     with _bar(len(run.records)) as bar:
-        for record in run.records:
+        for number, record in enumerate(run.records):
             done = _Share(bar.update)
             try:
                 counts[run.case(record, done)] += 1
             except (ValueError, OSError, RuntimeError, EOFError, MemoryError) as error:
                 text = str(error) or type(error).__name__
-                failed.append(text if record.case in text else f"case {record.case}: {text}")
+                text = text if record.case in text else f"case {record.case}: {text}"
+                failed.append(run.failed(record, text))
             done.rest()
+            told = _tell(number + 1, len(run.records), began=began, told=told)
     seconds = time.monotonic() - began
     sys.stdout.write(
         f"{counts['predicted']} predicted, {counts['kept']} kept, {len(failed)} failed "
@@ -63,24 +80,17 @@ def _cases(run: "_Run") -> int:
     return 1 if failed else 0
 
 
-def _readers() -> argparse.ArgumentParser:
-    """Options that belong to one file format each."""
-    from medseg.io import formats
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    formats.add_options(parser)
-    return parser
-
-
-def _parser(readers: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _parser(adders: Iterable[Adder], *, add_help: bool = False) -> argparse.ArgumentParser:
+    """The options of every prediction, and those that formats, a task and a model declare."""
     parser = argparse.ArgumentParser(
         prog="medseg predict",
-        parents=[readers],
+        add_help=add_help,
         allow_abbrev=False,
+        conflict_handler="resolve",
         description="Apply a model to scans. A case is DIR/CASE.nii.gz and its sidecar CASE.json.",
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help="model folder, folder of these (an ensemble), method:NAME")
+    add("model", metavar="MODEL", help=_model_help() if add_help else None)
     add(
         "inputs",
         nargs="+",
@@ -93,17 +103,55 @@ def _parser(readers: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add("--split", choices=("train", "val", "test"), help="only these rows of the sheet")
     add("--splits", metavar="FILE", help="a run's splits.json in place of the sheet's split")
     add("--shard", metavar="I/N", help="part I of N of the cases, from 1/N to N/N")
-    add("--mirror", action="store_true", help="average over mirrored views (slower)")
-    add("--uncertainty", action="store_true", help="also CASE_entropy: 0 certain, 1 undecided")
-    add(
-        "--probabilities", action="store_true", help="also CASE_probabilities, 4-D, a class a frame"
-    )
+    add("--as-given", action="store_true", help="trust the channels against names and contrasts")
     add("--max-memory", metavar="SIZE", help="stay below this, e.g. 4G")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--threads", type=_positive, metavar="N", help="processor threads")
-    add("--batch-size", type=_positive, default=4, metavar="N", help="windows at a time")
+    add("--batch-size", type=_positive, metavar="N", help="windows at a time")
     add("--overwrite", action="store_true", help="predict again, and replace other files as well")
+    for adder in adders:
+        adder(parser)
     return parser
+
+
+def _model_help() -> str:
+    from medseg import package
+
+    free = ", ".join(f"method:{name}" for name in package.methods())
+    return "model folder, or folder of these (an ensemble)" + (f", or {free}" if free else "")
+
+
+def _every() -> Iterator[Adder]:
+    """Options of all formats, tasks and models, but for files that lack a package."""
+    from medseg import models, tasks
+    from medseg.io import formats
+
+    yield formats.add_options
+    for room in (tasks, models):
+        for found in pkgutil.iter_modules(room.__path__):
+            if found.name != "learner":
+                with contextlib.suppress(ImportError):
+                    yield from _adders([importlib.import_module(f"{room.__name__}.{found.name}")])
+
+
+def _adders(modules: Iterable[ModuleType]) -> list[Adder]:
+    """The `add_options` of those modules that have one."""
+    return [module.add_options for module in modules if hasattr(module, "add_options")]
+
+
+def _models(words: Sequence[str]) -> list[ModuleType]:
+    """Task and network files of the first word that names a model, for their options.
+
+    Before these are known, the value of one of them may stand where MODEL is looked for.
+    """
+    from medseg import package
+
+    for word in words:
+        with contextlib.suppress(OSError, ValueError):
+            if word.startswith("method:"):
+                return package.sources(package.method_spec(word.partition(":")[2]))
+            return package.sources(package.read_spec(package.find(Path(word))[0]))
+    return []
 
 
 def _positive(text: str) -> int:
@@ -128,6 +176,16 @@ def _bar(total: int) -> Any:  # noqa: ANN401 -- tqdm has no types
     return tqdm(total=total, disable=None, desc=f"predict, {total} cases", bar_format=form)
 
 
+def _tell(number: int, total: int, *, began: float, told: float) -> float:
+    """Into a log, which has no bar, a line now and then; when the last one was written."""
+    now = time.monotonic()
+    if sys.stderr.isatty() or number == total or now - told < _PAUSE:
+        return told
+    rest = (now - began) / number * (total - number)
+    sys.stderr.write(f"medseg predict: case {number} of {total}, about {rest:.0f} s remain\n")
+    return now
+
+
 class _Share:
     """Tells a bar how much of one case is done; together always one."""
 
@@ -143,53 +201,77 @@ class _Share:
         self(1.0)
 
 
-def _run(options: argparse.Namespace, out: Path) -> "_Run":
+def _run(arguments: Sequence[str], sources: Sequence[ModuleType]) -> "_Run":
     """Models, cases and devices of a call, checked against each other before any work."""
+    from medseg import package
     from medseg.data import inputs
     from medseg.data.predictions import distinct
+    from medseg.ensemble import Ensemble
+    from medseg.io import formats
     from medseg.memory import parse_size
 
+    mine = _adders(sources)
+    options, _ = _parser([formats.add_options, *mine]).parse_known_args(arguments)
     limit = None if options.max_memory is None else parse_size(options.max_memory)
     splits = None if options.splits is None else inputs.read_splits(Path(options.splits))
-    folders = _folders(options.model)
     device = _device(options.device)
-    packages = _packages(folders, device)
+    packages = _packages(options, device)
     spec = packages[0].spec
     table = inputs.read(
         options.inputs,
         packages[0].channels,
         case=options.case,
-        slice_axis=spec["slice_axis"],
+        slice_axis=spec.get("slice_axis"),
         optional=all(bool(p.spec.get("optional_channels")) for p in packages),
-        **options.reading,
+        as_given=options.as_given,
     )
     records = inputs.select(table.records(), split=options.split, splits=splits)
     if options.shard is not None:
         records = inputs.shard(records, options.shard)
-    distinct([record.case for record in records])
-    return _Run(options, out, packages, table, records, device, limit)
+    options, reading, own = _strict(arguments, inputs.examples(records), mine=mine)
+    inputs.set_reading(table, reading)
+    task = package.task(spec)
+    distinct([record.case for record in records], task.OUTPUTS)
+    networks = Ensemble(packages, device, options.batch_size, limit, Path(options.out))
+    return _Run(options, networks, task, table, records, {**own, **reading})
 
 
-def _folders(model: str) -> list[Path]:
-    """Model folders that MODEL names."""
-    from medseg import models, package
+def _strict(
+    arguments: Sequence[str], paths: Sequence[Path], *, mine: Sequence[Adder]
+) -> tuple[argparse.Namespace, dict[str, Any], dict[str, Any]]:
+    """All options, those of the formats at hand, and those of the task and the model."""
+    from medseg.io import formats
 
-    kind, colon, stem = model.partition(":")
-    if kind != "method" or not colon:
-        return package.find(Path(model))
-    known = sorted(p.stem for p in Path(models.__path__[0]).glob("[a-z]*.py"))
-    if stem not in known:
-        import difflib
+    def at_hand(parser: argparse.ArgumentParser) -> None:
+        formats.add_options(parser, *paths)
 
-        near = difflib.get_close_matches(stem, known, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(
-            f"'{stem}' is no file of medseg.models; {hint}there are {', '.join(known)}"
-        )
-    raise ValueError(
-        f"'{stem}' has to be trained before it can predict; give the model folder that "
-        "`medseg train` wrote"
-    )
+    parser = _parser([at_hand, *mine])
+    options, rest = parser.parse_known_args(arguments)
+    for word in rest:
+        flag = word.partition("=")[0]
+        owners = [
+            module.__name__.rpartition(".")[2]
+            for module in formats.modules()
+            if flag.startswith("--") and flag in _flags(_adders([module]))
+        ]
+        if owners:
+            raise ValueError(
+                f"{flag} is an option of {' and '.join(owners)} files, and the inputs are others; "
+                "leave it out"
+            )
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}; `medseg predict --help` lists all")
+    known = vars(options)
+    reading = {name: known[name] for name in _flags([at_hand]).values()}
+    return options, reading, {name: known[name] for name in _flags(mine).values()}
+
+
+def _flags(adders: Iterable[Adder]) -> dict[str, str]:
+    """Options that these declare: flag to the attribute that holds its value."""
+    parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+    for adder in adders:
+        adder(parser)
+    return {flag: action.dest for action in parser._actions for flag in action.option_strings}
 
 
 def _device(name: str) -> str:
@@ -214,39 +296,39 @@ def _device(name: str) -> str:
     return name
 
 
-def _packages(folders: Sequence[Path], device: str) -> list["Package"]:
+def _packages(options: argparse.Namespace, device: str) -> list["Package"]:
     """Loaded models that agree on what goes in and what comes out."""
     from medseg import package
 
-    packages = [package.load(folder, device) for folder in folders]
+    kind, colon, stem = options.model.partition(":")
+    if kind == "method" and colon:
+        one = package.method(stem, vars(options))
+        one.network.to(device)
+        return [one]
+    packages = [package.load(folder, device) for folder in package.find(Path(options.model))]
     first = packages[0]
+    agree = ("task", "channels", *getattr(package.task(first.spec), "AGREE", ()))
     for other in packages:
-        if other.spec["task"]["name"] != "segment":
-            raise ValueError(
-                f"{other.folder} is a model for the task '{other.spec['task']['name']}'; "
-                "this version predicts 'segment'"
-            )
-        for key in _AGREE:
-            one, two = first.spec.get(key), other.spec.get(key)
-            if json.dumps(one) != json.dumps(two):
+        for key in agree:
+            mine, its = first.spec.get(key), other.spec.get(key)
+            if json.dumps(mine) != json.dumps(its):
                 raise ValueError(
-                    f"the models of an ensemble must agree on {key}: {first.folder} has {one}, "
-                    f"{other.folder} has {two}; give models of one recipe"
+                    f"the models of an ensemble must agree on {key}: {first.folder} has {mine}, "
+                    f"{other.folder} has {its}; give models of one recipe"
                 )
     return packages
 
 
 @dataclass
 class _Run:
-    """Everything that the cases of one call share."""
+    """Everything that the cases of one call share; `asked` are options that change a result."""
 
     options: argparse.Namespace
-    out: Path
-    packages: "list[Package]"
+    networks: "Ensemble"
+    task: ModuleType
     table: "Table"
     records: "list[Record]"
-    device: str
-    limit: int | None
+    asked: Mapping[str, Any]
 
     def case(self, record: "Record", progress: Callable[[float], object]) -> str:
         """Predict one case, or keep what is there: `predicted` or `kept`."""
@@ -254,27 +336,38 @@ class _Run:
         from medseg.data.predictions import Place
 
         began = time.monotonic()
-        place = Place(self.out, record, self.key(record))
-        if place.is_current() and not self.options.overwrite:
+        place = Place(Path(self.options.out), record, self.key(record), self.task.OUTPUTS)
+        if not self.options.overwrite and place.is_current():
+            place.renew()
             return "kept"
         place.guard(overwrite=self.options.overwrite)
+        self.networks.progress = progress
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            sample = self.table.load(record, with_target=False)
-            notes = inspect(sample)
-            found = self.predict(sample, progress)
+            sample = self.load(record)
+            notes = inspect(sample, as_given=self.options.as_given)
+            made, facts = self.task.predict(sample, self.networks, options=self.options)
         kinds = (UserWarning, RuntimeWarning)
         notes += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, kinds))
         for note in notes:
             sys.stderr.write(f"medseg predict: warning: case {record.case}: {note}\n")
-        frames = found.probabilities
-        arrays = {
-            "labels": found.labels,
-            "entropy": found.entropy,
-            "probabilities": None if frames is None else frames.transpose(1, 2, 3, 0),
-        }
-        place.write(arrays, sample, self.facts(began, notes))
+        place.write(made, sample, facts={**facts, **self.facts(began, notes)})
         return "predicted"
+
+    def load(self, record: "Record") -> "Sample":
+        """The case as its task reads it: as a rule, channels on one grid."""
+        if hasattr(self.task, "load"):
+            return self.task.load(self.table, record)
+        return self.table.load(record, with_target=False)
+
+    def failed(self, record: "Record", text: str) -> str:
+        """What is said of a case that failed; an earlier prediction of it is marked as stale."""
+        from medseg.data.predictions import outdate
+
+        with contextlib.suppress(OSError):
+            if outdate(Path(self.options.out), record.case, error=text):
+                return f"{text} (its earlier prediction stays and is marked as stale)"
+        return text
 
     def key(self, record: "Record") -> dict[str, Any]:
         """What a prediction is made of: where this is equal, it need not be made again."""
@@ -285,103 +378,29 @@ class _Run:
             if not path.exists():
                 raise FileNotFoundError(f"case {record.case}: {channel} is not there: {path}")
             inputs[channel] = {"path": str(path), "sha256": hash_file(path)}
-        names = ("mirror", "uncertainty", "probabilities")
+        packages = self.networks.packages
         return {
             "inputs": inputs,
-            "model": {"path": self.options.model, "sha256": [p.sha256 for p in self.packages]},
-            "options": {n: getattr(self.options, n) for n in names} | self.options.reading,
+            "model": {"path": self.options.model, "sha256": [p.sha256 for p in packages]},
+            "options": dict(self.asked),
             "slices": record.slices,
         }
 
     def facts(self, began: float, notes: list[str]) -> dict[str, Any]:
-        """What the sidecar says of the labels, the machine and the run."""
+        """What the sidecar says of the machine and the run."""
         import torch
 
         from medseg.memory import peak_mb
         from medseg.provenance import versions
 
-        spec = self.packages[0].spec
+        device = self.networks.device
         facts = {
-            "labels": {name: n for n, name in enumerate(spec["labels"], start=1)},
-            "sources": spec["labels"],
-            "instances": spec.get("instances", []),
             "versions": versions(),
-            "device": self.device,
+            "device": device,
             "seconds": round(time.monotonic() - began, 3),
             "peak_memory_mb": round(peak_mb(), 1),
             "warnings": notes,
         }
-        if self.device.startswith("cuda"):
-            facts["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / (1 << 20)
+        if device.startswith("cuda"):
+            facts["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / (1 << 20)
         return facts
-
-    def predict(self, sample: "Sample", progress: Callable[[float], object]) -> "Found":
-        """Labels and maps of one scan; where a card's memory is too small, on the processor."""
-        import torch
-
-        from medseg.data.intensity import normalise
-        from medseg.geometry.resample import Passage
-        from medseg.inference import keep_largest, segment
-
-        spec = self.packages[0].spec
-        passage = Passage.to(sample.space, spec["spacing_mm"] and tuple(spec["spacing_mm"]))
-        image, _ = normalise(passage.image(sample.image), spec["intensity"])
-        n_classes = len(spec["labels"]) + 1
-        members = self.members(sample)
-        wish = self.wish(members, image.shape[0], passage, progress)
-        try:
-            found = segment(members, image, passage, n_classes=n_classes, wish=wish)
-        except torch.OutOfMemoryError:
-            if self.device == "cpu":
-                raise
-            warnings.warn(f"{self.device} is too small; going on with the cpu", stacklevel=1)
-            for one in self.packages:
-                one.network.to("cpu")
-            self.device = "cpu"
-            torch.cuda.empty_cache()
-            wish = replace(wish, device="cpu", batch_size=1)
-            found = segment(members, image, passage, n_classes=n_classes, wish=wish)
-        rules = spec.get("postprocess") or {}
-        single = [
-            index
-            for index, name in enumerate(spec["labels"], start=1)
-            if (rules.get(name) or {}).get("largest_component")
-        ]
-        return replace(found, labels=keep_largest(found.labels, single, passage))
-
-    def members(self, sample: "Sample") -> "list[Member]":
-        """The networks and how each sees this scan."""
-        from medseg.data.table import coarsest_axis
-        from medseg.inference import Member, half
-        from medseg.windows import Tiling
-
-        made = []
-        for one in self.packages:
-            axis = one.spec["slice_axis"]
-            axis = coarsest_axis(sample.space) if axis is None else axis
-            tiling = Tiling(one.spec["ndim"], axis, tuple(one.spec["patch_size"]), one.stride)
-            made.append(Member(half(one.network), tiling, one.network))
-        return made
-
-    def wish(
-        self,
-        members: "list[Member]",
-        n_channels: int,
-        passage: "Passage",
-        progress: Callable[[float], object],
-    ) -> "Wish":
-        """How to predict, within --max-memory where that is given."""
-        from medseg.inference import Wish, fit
-
-        wish = Wish(
-            device=self.device,
-            batch_size=self.options.batch_size,
-            mirror=self.options.mirror,
-            uncertainty=self.options.uncertainty,
-            probabilities=self.options.probabilities,
-            progress=progress,
-        )
-        if self.limit is None:
-            return wish
-        shape = (n_channels, len(self.packages[0].labels) + 1)
-        return fit(members, passage, shape, wish=wish, limit=self.limit, folder=self.out)

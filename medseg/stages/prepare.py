@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     out = parser.parse_known_args(arguments)[0].prepared
     if out is not None:
         arguments = [*arguments, f"hydra.sweep.dir={quote(str(out.absolute()))}"]
-    return config.hydra_stage("prepare", prepare, arguments, paths=parser)
+    return config.hydra_stage("prepare", prepare, arguments=arguments, paths=parser)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -48,7 +48,7 @@ def prepare(cfg: "DictConfig", paths: argparse.Namespace) -> None:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _warn
         done = prepare_recipe(
-            cfg, paths.source, Path(out), shard=paths.shard, workers=paths.workers
+            cfg, paths.source, out=Path(out), shard=paths.shard, workers=paths.workers
         )
     sys.stdout.write(f"{done['prepared']} cases prepared, {done['kept']} kept: {done['out']}\n")
 
@@ -56,8 +56,8 @@ def prepare(cfg: "DictConfig", paths: argparse.Namespace) -> None:
 def prepare_recipe(
     cfg: "DictConfig",
     source: Path | None,
-    out: Path,
     *,
+    out: Path,
     shard: tuple[int, int] = (1, 1),
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def prepare_recipe(
     shared = ("channels", "labels", "slice_axis")
     given |= {key: section[key] for key in shared if config.accepts(node, key) and key not in node}
     recipe = {**section, "data": name, "volume": node.get("volume")}
-    config.check_signature(cfg.data.source, "data.source", list(given))
+    config.check_signature(cfg.data.source, "data.source", given=list(given))
     dataset = config.build(cfg.data.source, **given)
-    return prepare_dataset(dataset, recipe, out, shard=shard, workers=workers)
+    return prepare_dataset(dataset, recipe, out=out, shard=shard, workers=workers)
 
 
 def _warn(message: Any, *_: Any, **__: Any) -> None:  # noqa: ANN401 -- warnings.showwarning's own

@@ -7,10 +7,10 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from medseg import config
 from medseg.provenance import hash_value, read_json, versions, write_json, write_text
@@ -18,10 +18,11 @@ from medseg.provenance import hash_value, read_json, versions, write_json, write
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from omegaconf import DictConfig
+    from torch import Tensor
 
     from medseg.data.module import DataModule
     from medseg.data.prepared import Prepared, PreparedRecord
-    from medseg.tasks.learner import Keeper, Learner, Whole
+    from medseg.tasks.learner import Keeper, Learner
     from medseg.tasks.segment import Segment
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,14 @@ class Plan:
     mark: str
     task: "Segment"
     module: "DataModule"
-    whole: "Whole"
+    whole: "functools.partial[Tensor]"
     patch_size: Sequence[int]
+    precision: str
 
 
 def main(arguments: list[str]) -> int:
     """Compose the recipe (or several, under -m) and train it."""
-    return config.hydra_stage("train", train, arguments)
+    return config.hydra_stage("train", train, arguments=arguments)
 
 
 def train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
@@ -62,7 +64,7 @@ def train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
     folder = paths.folder
     check_recipe(cfg)
     prepared = find_prepared(cfg, paths)
-    splits = split(prepared, cfg.data.folds, cfg.data.fold)
+    splits = split(prepared, cfg.data.folds, fold=cfg.data.fold)
     mark = hash_value([config.recipe_fingerprint(cfg), prepared.fingerprint, cfg.seed])[:16]
     done = _finished(folder, mark)
     if done is not None and not cfg.trainer.restart:
@@ -90,7 +92,7 @@ def check_recipe(cfg: "DictConfig") -> None:
     facts = [name for name in ("in_channels", "n_classes") if name not in cfg.model]
     given = {"model": facts, "task": ["model", "n_classes"], "optimizer": [], "schedule": []}
     for name, arguments in {**given, "augment": []}.items():
-        config.check_signature(cfg[name], name, arguments)
+        config.check_signature(cfg[name], name, given=arguments)
     if cfg.block is not None and not config.refers(cfg.model, "block"):
         raise ValueError(
             f"block={cfg.choices.get('block')} has no effect: model={cfg.choices.get('model')} "
@@ -100,7 +102,7 @@ def check_recipe(cfg: "DictConfig") -> None:
     for name in (*positive, "steps_per_epoch", "patience"):
         if cfg.trainer[name] is not None and cfg.trainer[name] < 1:
             raise ValueError(f"trainer.{name}={cfg.trainer[name]} must be at least 1")
-    if not 0 <= cfg.trainer.foreground <= 1 or not 0 <= cfg.trainer.overlap < 1:
+    if not 0 <= cfg.trainer.foreground <= 1 or not 0 <= (cfg.trainer.overlap or 0) < 1:
         raise ValueError("trainer.foreground lies in 0..1, trainer.overlap in 0..1 (1 excluded)")
 
 
@@ -121,7 +123,7 @@ def find_prepared(cfg: "DictConfig", paths: argparse.Namespace) -> "Prepared":
                 f"there are no prepared data in {folder}; make them with `{cure}`"
                 + ("" if paths.source else ", or name another folder with --in")
             )
-        done = prepare_recipe(cfg, None, folder)
+        done = prepare_recipe(cfg, None, out=folder)
         log.info("prepared %d cases: %s", done["prepared"], folder)
     prepared = Prepared(folder)
     wrong = mismatches(prepared.meta, config.plain(cfg.data))
@@ -151,7 +153,7 @@ def _task(cfg: "DictConfig") -> "Segment":
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
     torch.manual_seed(cfg.seed)
-    network = config.build(cfg.model, **_given(cfg))
+    network = config.build(config.plain(cfg.model) | config.given(cfg))
     return config.build(cfg.task, model=network, n_classes=len(cfg.data.labels) + 1)
 
 
@@ -163,20 +165,21 @@ def _build(
     mark: str,
 ) -> Plan:
     """Build what a training needs: task, data, and the way whole cases are predicted."""
-    from medseg import inference
+    from medseg import inference, windows
     from medseg.data.module import DataModule, Sampling, patch_size, slice_axis
+    from medseg.precision import FULL, chosen
 
     task, axis, wanted = _task(cfg), slice_axis(prepared), cfg.trainer
     network: Any = task.model
     across = axis if network.ndim == 2 else None
-    size = patch_size(wanted.patch_size, splits["train"], network.stride, across)
+    size = patch_size(wanted.patch_size, splits["train"], stride=network.stride, axis=across)
     sampling = Sampling(
         wanted.batch_size, wanted.steps_per_epoch, wanted.foreground, wanted.workers, cfg.seed
     )
     module = DataModule(
         prepared,
         splits["train"],
-        splits["val"],
+        val=splits["val"],
         ndim=network.ndim,
         patch_size=size,
         augment=config.build(cfg.augment),
@@ -189,19 +192,11 @@ def _build(
         slice_axis=axis,
         patch_size=size,
         stride=network.stride,
-        overlap=wanted.overlap,
+        overlap=windows.OVERLAP if wanted.overlap is None else wanted.overlap,
         batch_size=wanted.val_batch_size,
     )
-    return Plan(cfg, folder, prepared, splits, mark, task, module, whole, size)
-
-
-def _given(cfg: "DictConfig") -> dict[str, int]:
-    """What the data say about the network, unless the recipe says it itself."""
-    facts = {"in_channels": len(cfg.data.channels), "n_classes": len(cfg.data.labels) + 1}
-    for name, number in facts.items():
-        if cfg.model.get(name, number) != number:
-            raise ValueError(f"model.{name}={cfg.model[name]}, but the data have {number}")
-    return {name: number for name, number in facts.items() if name not in cfg.model}
+    numbers = FULL if hasattr(network, "fit") else chosen(wanted.precision, wanted.accelerator)
+    return Plan(cfg, folder, prepared, splits, mark, task, module, whole, size, numbers)
 
 
 def _fit_at_once(plan: Plan) -> dict[str, Any]:
@@ -213,7 +208,7 @@ def _fit_at_once(plan: Plan) -> dict[str, Any]:
     cases = list(Whole(plan.prepared, plan.splits["train"]))
     method: Any = plan.task.model
     method.fit([c.image[0] for c in cases], [c.target[0] for c in cases if c.target is not None])
-    scores = score_cases(plan.task, plan.whole, Whole(plan.prepared, plan.splits["val"]))
+    scores = score_cases(plan.task, plan.whole, cases=Whole(plan.prepared, plan.splits["val"]))
     row = {"epoch": 0, **scores, "seconds": round(time.perf_counter() - began, 3)}
     write_text(plan.folder / "metrics.csv", table([row]))
     score = scores.get("val_dice")
@@ -251,7 +246,8 @@ def _learn(plan: Plan) -> dict[str, Any]:
             val_every=wanted.val_every,
             patience=wanted.patience,
         )
-        _fit(plan, learner, keeper, resume=state is not None)
+        with _forgotten(plan.folder):
+            _fit(plan, learner, keeper, resume=state is not None)
         state = _resumable(plan)
     if state is None:
         raise RuntimeError(f"{plan.folder / LAST} is not what was written there; is the disk full?")
@@ -261,15 +257,34 @@ def _learn(plan: Plan) -> dict[str, Any]:
     return {"val_dice": state["best"], "best_epoch": state["best_epoch"], "epochs": epochs}
 
 
+@contextlib.contextmanager
+def _forgotten(folder: Path) -> Iterator[None]:
+    """A training that ends before its first state was saved leaves nothing of its own."""
+    import shutil
+
+    try:
+        yield
+    except BaseException:
+        (folder / f".part-{LAST}").unlink(missing_ok=True)
+        if not any((folder / name).exists() for name in (LAST, STATE)):
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+            for name in (BEST, "metrics.csv"):
+                (folder / name).unlink(missing_ok=True)
+        raise
+
+
 def _fit(plan: Plan, learner: "Learner", keeper: "Keeper", *, resume: bool) -> None:
     """Lightning's loop, quiet, with errors and the keyboard's stop handed on."""
     import torch
     from torch.multiprocessing.spawn import ProcessRaisedException
 
+    from medseg import precision
+
     trainer = _trainer(plan, keeper)
     last = plan.folder / LAST if resume else None
     try:
-        trainer.fit(learner, plan.module, ckpt_path=last, weights_only=True)
+        with precision.exact(plan.precision == precision.FULL):
+            trainer.fit(learner, plan.module, ckpt_path=last, weights_only=True)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
@@ -294,7 +309,7 @@ def _trainer(plan: Plan, keeper: "Keeper") -> "Trainer":
         accelerator=wanted.accelerator,
         devices=wanted.devices,
         strategy=strategy,
-        precision=_precision(wanted.precision, wanted.accelerator),
+        precision=cast(Any, plan.precision),
         max_epochs=wanted.max_epochs,
         gradient_clip_val=wanted.gradient_clip,
         deterministic=wanted.deterministic,
@@ -308,21 +323,6 @@ def _trainer(plan: Plan, keeper: "Keeper") -> "Trainer":
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
     )
-
-
-def _precision(asked: str, accelerator: str) -> Any:  # noqa: ANN401 -- Lightning's own literal
-    """What `auto` means here: bf16 where the card has it, else fp16 on a card, else float32."""
-    import torch
-
-    if asked != "auto" or not _has_card(accelerator):
-        return "32-true" if asked == "auto" else asked
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "16-mixed"
-
-
-def _has_card(accelerator: str) -> bool:
-    import torch
-
-    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def _resumable(plan: Plan) -> dict[str, Any] | None:
@@ -344,8 +344,6 @@ def _resumable(plan: Plan) -> dict[str, Any] | None:
 
 def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
     """Package the best weights; what says that a run is finished is written last."""
-    from omegaconf import OmegaConf
-
     from medseg import package
 
     cases = {name: [r.case for r in plan.splits[name]] for name in ("train", "val")}
@@ -360,10 +358,10 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
         **facts,
     }
     spec = config.network_spec(plan.cfg.model)
-    spec["arguments"] |= _given(plan.cfg)
+    spec["arguments"] |= config.given(plan.cfg)
     meta = plan.prepared.meta
     content = {
-        "task": {"name": "segment", "arguments": {}},
+        "task": config.task_spec(plan.cfg.task),
         "network": spec,
         "channels": list(plan.prepared.channels),
         "optional_channels": plan.module.augment.drops_channels,
@@ -371,14 +369,15 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
         "slice_axis": meta["slice_axis"],
         "ndim": plan.task.model.ndim,
         "patch_size": list(plan.patch_size),
+        "overlap": plan.whole.keywords["overlap"],
+        "precision": plan.precision,
         "postprocess": _clean_up(plan),
         "training": training,
     }
     splits = {r.case: name for name, records in plan.splits.items() for r in records}
     write_json(plan.folder / "splits.json", splits)
-    recipe = OmegaConf.to_yaml(plan.cfg, resolve=True)
-    write_text(plan.folder / "recipe.yaml", recipe)
-    package.save(plan.folder / "model", plan.task.model.cpu().eval(), content)
+    write_text(plan.folder / "recipe.yaml", config.text(plan.cfg))
+    package.save(plan.folder / "model", plan.task.model.cpu().eval(), spec=content)
     about = {"prepared": plan.prepared.fingerprint, "versions": versions(), **facts}
     write_json(plan.folder / STATE, {"fingerprint": plan.mark, "status": "finished", **about})
 
@@ -386,14 +385,14 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
 def _clean_up(plan: Plan) -> dict[str, dict[str, bool]]:
     """For each structure: whether keeping the largest piece alone betters the validation Dice."""
     from medseg.data.module import Whole
+    from medseg.precision import has_card
     from medseg.tasks.learner import gain_of_largest
 
     names = [n for n in plan.prepared.meta["labels"] if n not in plan.prepared.meta["instances"]]
     found = {n: {"largest_component": False} for n in plan.prepared.meta["labels"]}
     held = Whole(plan.prepared, plan.splits["val"])
     index = {n: k for k, n in enumerate(plan.prepared.meta["labels"], 1) if n in names}
-    network = plan.task.model.eval().to(
-        "cuda" if _has_card(plan.cfg.trainer.accelerator) else "cpu"
-    )
-    gains = gain_of_largest(network, plan.whole, held, list(index.values()))
+    device = "cuda" if has_card(plan.cfg.trainer.accelerator) else "cpu"
+    network = plan.task.model.eval().to(device)
+    gains = gain_of_largest(network, plan.whole, cases=held, classes=list(index.values()))
     return found | {n: {"largest_component": gains[k] > 0} for n, k in index.items() if k in gains}

@@ -315,7 +315,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def score_cases(task: Task, whole: Whole, cases: Iterable[Batch]) -> dict[str, float]:
+def score_cases(task: Task, whole: Whole, *, cases: Iterable[Batch]) -> dict[str, float]:
     """Mean of a task's metrics over whole cases, as `val_<metric>`; nothing for no cases."""
     found = []
     for case in cases:
@@ -326,7 +326,7 @@ def score_cases(task: Task, whole: Whole, cases: Iterable[Batch]) -> dict[str, f
 
 
 def gain_of_largest(
-    network: nn.Module, whole: Whole, cases: Iterable[Batch], classes: Sequence[int]
+    network: nn.Module, whole: Whole, *, cases: Iterable[Batch], classes: Sequence[int]
 ) -> dict[int, float]:
     """How much the mean Dice of each class grows if only its largest piece is kept.
 

@@ -205,6 +205,7 @@ class Recipes:
         self.file = Path(".snakemake/medseg-recipes.json")
         self.state = self.fingerprint()
         self.facts = {}
+        self.sections = {}
         self.fresh = False
         try:
             kept = json.loads(self.file.read_text(encoding="utf-8"))
@@ -213,7 +214,7 @@ class Recipes:
             pass
 
     def fingerprint(self):
-        """One hash of everything that facts depend on: all YAML files and the code that reads them."""
+        """One hash of all that facts depend on: YAML files, and code with the defaults it fills in."""
         from importlib.util import find_spec
 
         package = find_spec("medseg")
@@ -222,10 +223,7 @@ class Recipes:
                 f"medseg is not installed for {sys.executable}; run `make setup`"
             )
         code = Path(package.origin).parent
-        files = [
-            code / f"{name}.py"
-            for name in ("config", "naming", "provenance", "signature")
-        ]
+        files = sorted(code.rglob("*.py"))
         for conf in (SHIPPED, OWN):
             files += sorted(conf.rglob("*.yaml")) if conf else []
         digest = sha256(str(OWN).encode())
@@ -252,7 +250,13 @@ class Recipes:
         from medseg import config as recipes
 
         own = [OWN] if OWN else []
-        recipe = recipes.compose("train", [f"experiment={experiment}", *overrides], own)
+        recipe = recipes.compose(
+            "train", [f"experiment={experiment}", *overrides], config_dirs=own
+        )
+        data = str(recipe.choices.data)
+        if data not in self.sections:
+            self.sections[data] = recipes.data_section(data, own)
+        changes = recipes.prepare_overrides(recipe, own, base=self.sections[data])
         return {
             "run": {
                 "variant": recipes.variant(overrides),
@@ -260,9 +264,9 @@ class Recipes:
                 "fingerprint": recipes.recipe_fingerprint(recipe),
             },
             "prepared": {
-                "data": str(recipe.choices.data),
-                "variant": recipes.prepared_variant(recipe, own),
-                "overrides": recipes.prepare_overrides(recipe, own),
+                "data": data,
+                "variant": recipes.naming.prepared(changes),
+                "overrides": changes,
                 "fingerprint": recipes.data_fingerprint(recipe),
                 "expected": expected(recipes.plain(recipe.data)),
             },

@@ -29,7 +29,7 @@ def _small(folder):
         "ndim": 2,
         "patch_size": [8, 8],
     }
-    package.save(folder / "model", package.build(network), spec)
+    package.save(folder / "model", package.build(network), spec=spec)
     values = np.random.default_rng(0).normal(size=(16, 16, 4)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / "scan.nii.gz")
 

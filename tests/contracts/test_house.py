@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,37 @@ def body_lines(node):
     return node.end_lineno - body[0].lineno + 1 if body else 0
 
 
+# Signatures that Lightning calls by position.
+HOOKS = {"transfer_batch_to_device", "on_train_batch_start"}
+
+
+def public(body):
+    """Functions and methods that others call; a constructor is one."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public(node.body)
+        if isinstance(node, ast.FunctionDef) and not re.match(r"_(?!_init__)", node.name):
+            yield node
+
+
+def test_arguments_after_the_second_are_given_by_keyword():
+    many = {}
+    for file in SOURCES:
+        for node in public(ast.parse(file.read_text()).body):
+            found = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+            found = [a for a in found if a not in {"self", "cls"}]
+            if len(found) > 2 and node.name not in HOOKS:
+                many[f"{name(file)}:{node.name}"] = found
+    assert not many, "put a `*` behind the second argument of these"
+
+
+def test_what_comes_from_a_paper_says_so():
+    rooms = ("metrics", "models", "nn/blocks")
+    files = [f for room in rooms for f in (PACKAGE / room).glob("*.py") if f.stem != "__init__"]
+    heads = {f: ast.get_docstring(ast.parse(f.read_text())) for f in files}
+    assert not [name(f) for f, head in heads.items() if "\nSource: " not in head]
+
+
 def test_every_file_opens_with_a_sentence():
     assert not [name(f) for f in SOURCES if not ast.get_docstring(ast.parse(f.read_text()))]
 
@@ -173,3 +205,27 @@ def test_nothing_names_a_place_on_somebodys_machine():
     assert not [
         name(f) for f in texts if places.search(f.read_text(encoding="utf-8", errors="ignore"))
     ]
+
+
+def test_the_readme_names_every_room_of_the_floors():
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    layers = tool["importlinter"]["contracts"][0]["layers"]
+    rooms = {room for layer in layers for room in layer.split(" | ")}
+    table = (ROOT / "README.md").read_text().partition("| floor | rooms |")[2].partition("\n\n")[0]
+    named = {
+        room
+        for row in table.splitlines()[2:]
+        for room in re.findall(r"`(\w+)/?`", row.split("|")[2])
+    }
+    assert rooms <= named
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/*.md"])
+def test_a_link_leads_somewhere(page):
+    broken = []
+    for file in sorted(ROOT.glob(page)):
+        for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text()):
+            path = link.partition("#")[0]
+            if path and "://" not in link and not (file.parent / path).exists():
+                broken.append(f"{file.name}: {link}")
+    assert not broken

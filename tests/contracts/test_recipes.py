@@ -1,13 +1,15 @@
-"""Every YAML in conf/ builds; every experiment composes, trains two steps and can be packaged."""
+"""Every YAML in conf/ builds; every experiment composes, trains two steps and predicts a file."""
 
 import argparse
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import tiny_prepared
 import torch
 
-from medseg import config, package
+from medseg import cli, config, package
 
 CONF = config.conf_dir()
 GROUPS = ("model", "block", "task", "optimizer", "schedule", "augment", "trainer", "data")
@@ -26,10 +28,10 @@ def test_every_choice_composes_and_fits_its_constructor(group: str, stem: str) -
         given = [
             a for a in ("path", "channels", "labels", "slice_axis") if config.accepts(source, a)
         ]
-        config.check_signature(source, "data.source", given)
+        config.check_signature(source, "data.source", given=given)
         return
     given = list(GIVEN.get(group, {})) + (["model", "n_classes"] if group == "task" else [])
-    config.check_signature(cfg[group], group, given)
+    config.check_signature(cfg[group], group, given=given)
 
 
 @pytest.mark.parametrize("stem", stems("model"))
@@ -41,6 +43,20 @@ def test_every_network_maps_images_to_logits(stem: str) -> None:
     assert network.eval()(image).shape == (1, 4, *image.shape[2:])
 
 
+@pytest.mark.parametrize("stem", stems("model"))
+def test_every_network_is_exported_or_says_why_not(stem: str) -> None:
+    """A network that cannot be exported has a sentence `not_exportable`."""
+    cfg = config.compose("train", [f"model={stem}", *narrow(stem, "width", "depth")])
+    network = config.build(cfg.model, in_channels=2, n_classes=3).eval()
+    if reason := getattr(network, "not_exportable", ""):
+        assert len(reason.split()) > 3
+        return
+    side = network.stride if isinstance(network.stride, int) else max(network.stride)
+    image = torch.randn(1, 2, *[max(16, side)] * network.ndim)
+    program = torch.export.export(network, (image,)).module()
+    torch.testing.assert_close(program(image), network(image))
+
+
 @pytest.mark.parametrize("stem", stems("block"))
 def test_every_block_keeps_shape_in_a_network_that_takes_one(stem: str) -> None:
     cfg = config.compose("train", ["model=unet", f"block={stem}", "model.width=4"])
@@ -49,13 +65,14 @@ def test_every_block_keeps_shape_in_a_network_that_takes_one(stem: str) -> None:
     assert config.network_spec(cfg.model)["arguments"]["block"]["block"] == stem
 
 
-def narrow(model: str) -> list[str]:
+def narrow(model: str, *names: str) -> list[str]:
+    """Overrides that make a network small, as far as it has these arguments; its width, if none."""
     found = config.plain(config.compose("train", [f"model={model}"]).model)
-    return ["model.width=2"] if config.accepts(found, "width") else []
+    return [f"model.{name}=2" for name in names or ("width",) if config.accepts(found, name)]
 
 
 @pytest.mark.parametrize("experiment", stems("experiment"))
-def test_every_experiment_trains_two_steps_and_leaves_a_model(
+def test_every_experiment_trains_two_steps_and_predicts_a_file(
     experiment: str, tmp_path: Path
 ) -> None:
     from medseg.stages.train import train
@@ -73,3 +90,18 @@ def test_every_experiment_trains_two_steps_and_leaves_a_model(
     logits = model.network(torch.randn(1, channels, *[32] * model.spec["ndim"]))
     assert logits.shape[1] == len(cfg.data.labels) + 1
     assert len((run / "metrics.csv").read_text().splitlines()) == 2
+    inputs = scans(tmp_path, list(cfg.data.channels))
+    arguments = [run / "model", *inputs, "--case", "one", "--out", tmp_path / "found"]
+    assert cli.main(["predict", *map(str, arguments)]) == 0
+    found = nib.load(tmp_path / "found" / "one.nii.gz")
+    assert found.shape == (8, 20, 4)
+    assert set(np.unique(np.asarray(found.dataobj))) <= set(range(len(cfg.data.labels) + 1))
+
+
+def scans(folder: Path, channels: list[str]) -> list[str]:
+    """A scan of noise for each channel of one case, as predict takes them."""
+    rng = np.random.default_rng(0)
+    for name in channels:
+        image = rng.normal(100, 10, (8, 20, 4)).astype(np.float32)
+        nib.save(nib.Nifti1Image(image, np.diag([1.0, 1.0, 3.0, 1.0])), folder / f"{name}.nii.gz")
+    return [f"{name}={folder / name}.nii.gz" for name in channels]

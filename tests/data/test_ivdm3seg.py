@@ -76,7 +76,7 @@ def test_without_a_map_of_subjects_there_is_a_warning(folder: Path) -> None:
 def test_folds_keep_a_person_together(folder: Path) -> None:
     records = IVDM3Seg(folder, subjects=PEOPLE).records()
     for fold in (0, 1):
-        split = {r.case: r.split for r in folds(records, 2, fold)}
+        split = {r.case: r.split for r in folds(records, 2, fold=fold)}
         assert split["01"] == split["02"] != split["16"]
 
 
@@ -108,7 +108,7 @@ def test_prepared_cases_hold_the_mended_mask_and_the_note(folder: Path, tmp_path
     recipe = {"channels": ["water", "fat"], "labels": {"disc": [1, 255]}, "slice_axis": 0}
     data = IVDM3Seg(folder, channels=["water", "fat"], subjects=PEOPLE)
     with pytest.warns(UserWarning, match="case 16"):
-        prepare_dataset(data, recipe, out, workers=1)
+        prepare_dataset(data, recipe, out=out, workers=1)
     prepared = Prepared(out)
     last = prepared.records()[2]
     assert last.foreground == {"disc": 18}
@@ -122,5 +122,5 @@ def test_prepared_cases_hold_the_mended_mask_and_the_note(folder: Path, tmp_path
     assert target[2, 4, 3] == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        counts = prepare_dataset(data, recipe, out, workers=1)
+        counts = prepare_dataset(data, recipe, out=out, workers=1)
     assert (counts["prepared"], counts["kept"]) == (0, 3)

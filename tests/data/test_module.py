@@ -25,17 +25,17 @@ def prepared(cfg, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 def test_without_a_size_patches_hold_the_largest_slice(prepared: Prepared) -> None:
     records = prepared.records()
-    assert patch_size(None, records, 8, 0) == [24, 24]
-    assert patch_size(None, records, (4, 8), 0) == [20, 24]
-    assert patch_size(None, records, 2, None) == [6, 20, 24]
-    assert patch_size([16, 8], records, 8, 0) == [16, 8]
+    assert patch_size(None, records, stride=8, axis=0) == [24, 24]
+    assert patch_size(None, records, stride=(4, 8), axis=0) == [20, 24]
+    assert patch_size(None, records, stride=2, axis=None) == [6, 20, 24]
+    assert patch_size([16, 8], records, stride=8, axis=0) == [16, 8]
 
 
 def test_a_size_that_does_not_fit_names_one_that_does(prepared: Prepared) -> None:
     with pytest.raises(ValueError, match=r"use \[16, 24\]"):
-        patch_size([15, 20], prepared.records(), 8, 0)
+        patch_size([15, 20], prepared.records(), stride=8, axis=0)
     with pytest.raises(ValueError, match="2 axes"):
-        patch_size([16, 16, 16], prepared.records(), 8, 0)
+        patch_size([16, 16, 16], prepared.records(), stride=8, axis=0)
 
 
 def test_a_process_without_a_case_gets_an_empty_batch(prepared: Prepared) -> None:
@@ -47,13 +47,13 @@ def test_a_process_without_a_case_gets_an_empty_batch(prepared: Prepared) -> Non
 
 
 def test_folds_stand_in_for_the_sheets_split(prepared: Prepared) -> None:
-    assert {n: len(r) for n, r in split(prepared, 0, 0).items()} == {
+    assert {n: len(r) for n, r in split(prepared, 0, fold=0).items()} == {
         "train": 2,
         "val": 1,
         "test": 1,
         "": 0,
     }
-    found = [split(prepared, 3, fold) for fold in range(3)]
+    found = [split(prepared, 3, fold=fold) for fold in range(3)]
     assert sorted(r.case for f in found for r in f["val"]) == ["train0", "train1", "val2"]
     assert all([r.case for r in f["test"]] == ["test3"] for f in found)
 
@@ -63,10 +63,10 @@ def test_no_training_case_is_an_error_and_no_validation_case_a_warning(
 ) -> None:
     bare = Prepared(tiny_prepared.prepared(tmp_path / "bare", cfg, splits=("", "test")))
     with pytest.raises(ValueError, match="make folds"):
-        split(bare, 0, 0)
+        split(bare, 0, fold=0)
     alone = Prepared(tiny_prepared.prepared(tmp_path / "alone", cfg, splits=("train",)))
     with caplog.at_level(logging.WARNING):
-        split(alone, 0, 0)
+        split(alone, 0, fold=0)
     assert "no validation case" in caplog.text
 
 

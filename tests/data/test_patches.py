@@ -18,7 +18,9 @@ def patches(
 ) -> Patches:
     case = Case("a", IMAGE, TARGET, (True, True))
     items = [(0, None)] if axis is None else [(0, n) for n in range(IMAGE.shape[axis + 1])]
-    return Patches(lambda _: case, items, size, slice_axis=axis, foreground=foreground, seed=seed)
+    return Patches(
+        lambda _: case, items, size=size, slice_axis=axis, foreground=foreground, seed=seed
+    )
 
 
 def test_a_key_gives_the_same_patch_again_and_another_epoch_another() -> None:

@@ -11,7 +11,7 @@ SMALL = {"shape": (12, 40, 64), "spacing_mm": (5.0, 4.8, 4.5)}
 
 @pytest.fixture(scope="module")
 def cases():
-    spine = Spine(1, 1, 2)
+    spine = Spine(n_train=1, n_val=1, n_test=2)
     return [spine.load(record) for record in spine.records()]
 
 
@@ -76,7 +76,7 @@ def disc_dice(sample, found):
 
 def test_a_seed_gives_the_same_case_and_another_seed_another():
     def first(**arguments):
-        spine = Spine(1, 0, 0, **SMALL, **arguments)
+        spine = Spine(n_train=1, n_val=0, n_test=0, **SMALL, **arguments)
         return spine.load(spine.records()[0])
 
     one, again, other = first(seed=1), first(seed=1), first(seed=2)
@@ -86,13 +86,16 @@ def test_a_seed_gives_the_same_case_and_another_seed_another():
 
 
 def test_a_case_does_not_depend_on_how_many_there_are():
-    few, many = Spine(1, 1, 1, **SMALL), Spine(5, 4, 3, **SMALL)
+    few, many = (
+        Spine(n_train=1, n_val=1, n_test=1, **SMALL),
+        Spine(n_train=5, n_val=4, n_test=3, **SMALL),
+    )
     for record in few.records():
         assert np.array_equal(few.load(record).image, many.load(record).image)
 
 
 def test_splits_share_no_person_and_no_image():
-    spine = Spine(2, 2, 2, **SMALL)
+    spine = Spine(n_train=2, n_val=2, n_test=2, **SMALL)
     records = spine.records()
     assert len({record.subject for record in records}) == 6
     images = [canonical(spine.load(record))[0] for record in records]
@@ -101,7 +104,7 @@ def test_splits_share_no_person_and_no_image():
 
 
 def test_files_differ_in_axis_order_and_lie_obliquely():
-    spine = Spine(12, 0, 0, shape=(8, 16, 16), spacing_mm=(7.0, 12.0, 18.0))
+    spine = Spine(n_train=12, n_val=0, n_test=0, shape=(8, 16, 16), spacing_mm=(7.0, 12.0, 18.0))
     samples = [spine.load(record) for record in spine.records()]
     assert len({sample.space.axcodes for sample in samples}) > 2
     assert all(sample.space.canonical().shape == (8, 16, 16) for sample in samples)
@@ -115,7 +118,7 @@ def test_files_differ_in_axis_order_and_lie_obliquely():
 def test_written_files_hold_the_same_numbers(tmp_path):
     from medseg.io import nifti
 
-    spine = Spine(1, 0, 1, **SMALL)
+    spine = Spine(n_train=1, n_val=0, n_test=1, **SMALL)
     sheet = spine.write(tmp_path / "raw")
     rows = [line.split(",") for line in sheet.read_text().splitlines()]
     assert rows[0] == ["case", "subject", *CHANNELS, "label", "split"]

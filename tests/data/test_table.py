@@ -78,6 +78,19 @@ def test_a_channel_on_another_grid_is_an_error(sheet: Path) -> None:
         table.load(table.records()[0])
 
 
+def test_a_volume_is_chosen_of_those_files_that_hold_several(sheet: Path) -> None:
+    series = np.random.default_rng(1).normal(100, 9, (6, 5, 4, 3)).astype(np.float32)
+    save(sheet.parent / "a_t2.nii.gz", series)
+    table = Table(sheet, channels=["t1", "t2"], volume=2)
+    first, second = table.records()
+    np.testing.assert_array_equal(table.load(first).image[1], series[..., 2])
+    with pytest.raises(ValueError, match=r"case b, t1: .*holds 1 volume, so --volume 2"):
+        table.load(second)
+    table.volume = 3
+    with pytest.raises(ValueError, match=r"case a, t2: .*--volume 3.*choose from 0 to 2"):
+        table.load(first)
+
+
 def test_a_label_of_another_shape_is_an_error(sheet: Path) -> None:
     save(sheet.parent / "label.nii.gz", np.ones((6, 5, 3), np.uint8))
     table = Table(sheet, ["t1"])
@@ -136,7 +149,7 @@ def test_slices_count_along_the_canonical_axis_in_the_files_own_order(tmp_path: 
 
 def test_slices_know_where_they_lie() -> None:
     table = Table(SAMPLES, ["mt0"], slice_axis=2, labels={"cord": [1]})
-    whole, part = (Table.of(table.records(), SAMPLES, ["mt0"]) for _ in range(2))
+    whole, part = (Table.of(table.records(), SAMPLES, channels=["mt0"]) for _ in range(2))
     record = table.records()[1]
     full = whole.load(Record(record.case, "", "", record.paths))
     cut = part.load(record)
@@ -202,7 +215,7 @@ def test_folds_keep_a_subject_together_and_hold_every_case_out_once() -> None:
     records = [*people(7), Record("alone", "", "", {}), Record("t", "pt", "test", {})]
     held: list[str] = []
     for fold in range(4):
-        split = folds(records, 4, fold)
+        split = folds(records, 4, fold=fold)
         assert [r.case for r in split] == [r.case for r in records]
         assert split[-1].split == "test"
         val = {r.subject for r in split if r.split == "val"} - {""}
@@ -213,15 +226,15 @@ def test_folds_keep_a_subject_together_and_hold_every_case_out_once() -> None:
 
 
 def test_folds_do_not_depend_on_the_rows_order() -> None:
-    forward = {r.case: r.split for r in folds(people(9), 3, 1)}
-    backward = {r.case: r.split for r in folds(people(9)[::-1], 3, 1)}
+    forward = {r.case: r.split for r in folds(people(9), 3, fold=1)}
+    backward = {r.case: r.split for r in folds(people(9)[::-1], 3, fold=1)}
     assert forward == backward
 
 
 def test_a_subject_of_the_test_split_is_no_fold() -> None:
     records = [Record("a", "p", "train", {}), Record("b", "q", "val", {})]
-    assert [r.split for r in folds(records, 0, 0)] == ["train", "val"]
+    assert [r.split for r in folds(records, 0, fold=0)] == ["train", "val"]
     with pytest.raises(ValueError, match=r"data\.folds=3, but there are 2 subjects"):
-        folds(records, 3, 0)
+        folds(records, 3, fold=0)
     with pytest.raises(ValueError, match=r"data\.fold=2 of 2 folds"):
-        folds(records, 2, 2)
+        folds(records, 2, fold=2)

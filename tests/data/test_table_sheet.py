@@ -75,7 +75,10 @@ def test_a_bad_row_is_told_with_its_cure(tmp_path: Path, row: str, told: str) ->
 def test_all_bad_rows_are_told_at_once(tmp_path: Path) -> None:
     path = put(tmp_path, GOOD + "c,p,x.nii.gz,,dev\nd,p,,,\n")
     records, problems = read(path, ["t1"])
-    assert [record.case for record in records] == ["a", "b"]
+    assert [(r.case, r.split, r.faults) for r in records[2:]] == [
+        ("c", "", ("split",)),
+        ("d", "", ("missing channel",)),
+    ]
     assert [(p.case, p.check) for p in problems] == [("c", "split"), ("d", "missing channel")]
     with pytest.raises(ValueError, match=r"(?s)2 rows need mending.*c: split.*d: missing channel"):
         Table(path, ["t1"])
@@ -120,7 +123,7 @@ def test_a_written_sheet_reads_back_from_where_it_lies(tmp_path: Path) -> None:
         Record("a", "p", "val", {"t1": raw / "a, b.nii"}, raw / "l.nii", (0, 3), {"note": "n"}),
         Record("b", "", "", {"t1": raw / "c.nii"}, notes={"note": ""}),
     ]
-    (out / "samples.csv").write_text(text(records, ["t1"], out))
+    (out / "samples.csv").write_text(text(records, ["t1"], folder=out))
     found, problems = read(out / "samples.csv", ["t1"])
     assert not problems
     assert (out / "samples.csv").read_text().count(str(tmp_path)) == 0

@@ -182,7 +182,7 @@ def test_resampling_between_equal_grids_changes_nothing():
     # rebuilt through its inverse twice, so that it carries rounding noise
     noisy = Grid(grid.shape, np.linalg.inv(np.linalg.inv(grid.affine)))
     for order in (0, 1, 3):
-        same = resample_between(image, grid, noisy, order=order, fill=-5)
+        same = resample_between(image, grid, target=noisy, order=order, fill=-5)
         np.testing.assert_allclose(same, image, atol=2e-6)
 
 
@@ -195,7 +195,7 @@ def test_resampling_between_grids_meets_the_function_it_samples():
         x, y, z = grid.to_world(index).T
         return (np.sin(x / 9) + np.cos(y / 8) + z / 30).reshape(grid.shape).astype(np.float32)
 
-    result = resample_between(scene(source)[None], source, target, fill=np.nan)[0]
+    result = resample_between(scene(source)[None], source, target=target, fill=np.nan)[0]
     inside = np.isfinite(result)
     assert 0.1 < inside.mean() < 1
     index = source.to_index(target.to_world(np.argwhere(inside).astype(float)))
@@ -208,7 +208,9 @@ def test_resampling_between_grids_meets_the_function_it_samples():
 def test_labels_between_grids_stay_labels():
     source = grid_of((12, 12, 12), turned(0), (1, 1, 1))
     labels = np.random.default_rng(5).choice([0, 7, 201], (12, 12, 12)).astype(np.uint8)
-    result = resample_between(labels, source, grid_of((9, 9, 9), turned(8), (1, 1, 1)), order=0)
+    result = resample_between(
+        labels, source, target=grid_of((9, 9, 9), turned(8), (1, 1, 1)), order=0
+    )
     assert set(np.unique(result)) <= {0.0, 7.0, 201.0}
 
 

@@ -276,7 +276,7 @@ def test_labels_for_a_series_are_written_as_nifti_in_its_grid(tmp_path):
     stack(tmp_path / "a", [0, 3, 6])
     sample = formats.read(tmp_path / "a")
     out = tmp_path / f"a{formats.output_suffix(tmp_path / 'a')}"
-    formats.write(out, np.ones(sample.space.shape, np.uint8), sample.space, sample.meta)
+    formats.write(out, np.ones(sample.space.shape, np.uint8), grid=sample.space, meta=sample.meta)
     assert nifti.read(out).space.misalignment_mm(sample.space) < 1e-5
     header = nibabel.load(out).header
     assert (header["qform_code"], header["sform_code"]) == (1, 1)

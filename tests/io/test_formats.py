@@ -14,7 +14,7 @@ GRID = Grid((3, 4, 5), np.diag([1.0, 2, 3, 1]))
 @pytest.fixture
 def scan(tmp_path):
     path = tmp_path / "case.01.nii.gz"
-    formats.write(path, np.arange(60, dtype=np.uint8).reshape(3, 4, 5), GRID, {})
+    formats.write(path, np.arange(60, dtype=np.uint8).reshape(3, 4, 5), grid=GRID, meta={})
     return path
 
 
@@ -81,6 +81,13 @@ def test_a_folders_stem_is_its_whole_name(tmp_path, monkeypatch):
     assert formats.stem(type(tmp_path)(".")) == "scan.v2"
 
 
+def test_volumes_are_one_where_they_cannot_be_counted(scan, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "bad.nii").write_bytes(b"x")
+    for path in (scan, tmp_path / "notes.txt", tmp_path / "bad.nii", tmp_path / "missing.nii"):
+        assert formats.count_volumes(path) == 1
+
+
 def test_what_is_an_image(scan, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "._case.nii.gz").write_bytes(b"x")
@@ -99,7 +106,7 @@ def test_what_no_format_reads_is_refused_with_what_is_read(tmp_path):
     with pytest.raises(ValueError, match="holds no DICOM slices directly"):
         formats.read(tmp_path)
     with pytest.raises(ValueError, match=r"nothing writes this suffix; take one of \.nii"):
-        formats.write(tmp_path / "a.mha", np.zeros((3, 4, 5)), GRID, {})
+        formats.write(tmp_path / "a.mha", np.zeros((3, 4, 5)), grid=GRID, meta={})
 
 
 def test_an_option_of_another_format_is_refused(scan):
@@ -146,5 +153,5 @@ def test_a_read_only_folder_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr("medseg.provenance.tempfile.mkstemp", refuse)
     with pytest.raises(OSError, match="Permission denied"):
-        nifti.write(tmp_path / "a.nii.gz", np.zeros((3, 4, 5)), GRID, {})
+        nifti.write(tmp_path / "a.nii.gz", np.zeros((3, 4, 5)), grid=GRID, meta={})
     assert list(tmp_path.iterdir()) == []

@@ -129,7 +129,7 @@ def test_lengths_in_other_units_become_millimetres_and_come_back(tmp_path, code,
     assert sample.meta["units"] == unit
     np.testing.assert_allclose(sample.space.spacing_mm, np.array([1, 2, 3]) * factor, rtol=1e-6)
     for grid in (sample.space, sample.space.crop((1, 1, 1), (2, 2, 2))):
-        nifti.write(tmp_path / "b.nii", np.zeros(grid.shape, bool), grid, sample.meta)
+        nifti.write(tmp_path / "b.nii", np.zeros(grid.shape, bool), grid=grid, meta=sample.meta)
         np.testing.assert_allclose(
             nifti.read(tmp_path / "b.nii").space.affine, grid.affine, rtol=1e-6, atol=1e-6 * factor
         )
@@ -247,6 +247,23 @@ def test_more_voxels_than_memory_are_refused_before_they_are_read(tmp_path, monk
     with pytest.raises(ValueError, match=r"takes 158\.2 KiB of memory, 97\.7 KiB are free"):
         nifti.read(path)
     assert nifti.read_header(path).shape == (30, 30, 30)
+
+
+def test_zeros_that_are_packed_small_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.nii.gz", np.zeros((120, 120, 120), np.int16))
+    assert path.stat().st_size * 100 < 120**3 * 2
+    monkeypatch.setattr(nifti, "_available", lambda: 1_000_000)
+    monkeypatch.setattr(nifti, "_raw", lambda _: pytest.fail("was unpacked"))
+    for read in (nifti.read, nifti.read_labels):
+        with pytest.raises(ValueError, match=r"\(120, 120, 120\): reading it takes .* are free"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((4, 5), 1), ((4, 3, 2), 1), ((4, 3, 2, 1), 1), ((4, 3, 2, 5), 5)]
+)
+def test_volumes_are_counted_from_the_header(tmp_path, shape, count):
+    assert nifti.count_volumes(save(tmp_path / "a.nii.gz", ramp(*shape))) == count
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int32])

@@ -38,7 +38,7 @@ def test_both_transforms_codes_and_units_come_back_bit_for_bit(tmp_path, kind, c
     image.header.set_xyzt_units("mm", "msec")
     nibabel.save(image, tmp_path / "a.nii.gz")
     sample = nifti.read(tmp_path / "a.nii.gz")
-    nifti.write(tmp_path / "b.nii.gz", ramp(4, 3, 5), sample.space, sample.meta)
+    nifti.write(tmp_path / "b.nii.gz", ramp(4, 3, 5), grid=sample.space, meta=sample.meta)
     before, after = (nibabel.load(tmp_path / f"{n}.nii.gz") for n in "ab")
     assert type(after) is kind
     for field in GEOMETRY:
@@ -52,19 +52,21 @@ def test_another_grid_is_written_with_the_old_codes(tmp_path):
     nibabel.save(nibabel.Nifti1Image(ramp(4, 3, 5), turned(12, (1, 2, 3))), tmp_path / "a.nii")
     sample = nifti.read(tmp_path / "a.nii")
     grid = sample.space.respaced((2.0, 2.0, 2.0))
-    nifti.write(tmp_path / "b.nii", np.zeros(grid.shape, np.uint8), grid, sample.meta)
+    nifti.write(tmp_path / "b.nii", np.zeros(grid.shape, np.uint8), grid=grid, meta=sample.meta)
     header = nibabel.load(tmp_path / "b.nii").header
     assert (header["qform_code"], header["sform_code"]) == (0, 2)
     np.testing.assert_allclose(header.get_sform(), grid.affine, atol=1e-6)
     np.testing.assert_allclose(header.get_zooms(), grid.spacing_mm, rtol=1e-6)
     uncoded = dict(sample.meta, qform_code=0, sform_code=0)
-    nifti.write(tmp_path / "c.nii", np.zeros(grid.shape, np.uint8), grid, uncoded)
+    nifti.write(tmp_path / "c.nii", np.zeros(grid.shape, np.uint8), grid=grid, meta=uncoded)
     np.testing.assert_allclose(nibabel.load(tmp_path / "c.nii").affine, grid.affine, atol=1e-6)
 
 
 def test_a_grid_without_facts_gets_both_transforms_unless_it_is_sheared(tmp_path):
     for affine, qform_code in ((turned(25, (1, 2, 3)), 1), (OBLIQUE, 0)):
-        nifti.write(tmp_path / "a.nii", np.zeros((3, 3, 3), bool), Grid((3, 3, 3), affine), {})
+        nifti.write(
+            tmp_path / "a.nii", np.zeros((3, 3, 3), bool), grid=Grid((3, 3, 3), affine), meta={}
+        )
         header = nibabel.load(tmp_path / "a.nii").header
         assert (int(header["qform_code"]), int(header["sform_code"])) == (qform_code, 1)
         assert header.get_xyzt_units()[0] == "mm"
@@ -84,7 +86,7 @@ def test_a_grid_without_facts_gets_both_transforms_unless_it_is_sheared(tmp_path
     ],
 )
 def test_labels_are_stored_small_and_all_else_as_float32(tmp_path, array, dtype):
-    nifti.write(tmp_path / "a.nii.gz", array, Grid((3, 3, 3), np.eye(4)), {})
+    nifti.write(tmp_path / "a.nii.gz", array, grid=Grid((3, 3, 3), np.eye(4)), meta={})
     image = nibabel.load(tmp_path / "a.nii.gz")
     assert image.get_data_dtype() == dtype
     assert (np.asanyarray(image.dataobj) == array).all()
@@ -92,8 +94,8 @@ def test_labels_are_stored_small_and_all_else_as_float32(tmp_path, array, dtype)
 
 def test_equal_arrays_give_equal_bytes_whatever_their_layout(tmp_path):
     array, grid = ramp(5, 6, 7, dtype=np.uint8), Grid((5, 6, 7), np.eye(4))
-    nifti.write(tmp_path / "a.nii.gz", array, grid, {})
-    nifti.write(tmp_path / "b.nii.gz", np.asfortranarray(array), grid, {})
+    nifti.write(tmp_path / "a.nii.gz", array, grid=grid, meta={})
+    nifti.write(tmp_path / "b.nii.gz", np.asfortranarray(array), grid=grid, meta={})
     packed = (tmp_path / "a.nii.gz").read_bytes()
     assert packed == (tmp_path / "b.nii.gz").read_bytes()
     assert packed[3:8] == bytes(5)  # no file name, no time
@@ -111,7 +113,7 @@ def test_equal_arrays_give_equal_bytes_whatever_their_layout(tmp_path):
 def test_what_cannot_be_written_leaves_an_earlier_file_alone(tmp_path, array, name, words):
     (tmp_path / name).write_text("earlier")
     with pytest.raises(ValueError, match=words):
-        nifti.write(tmp_path / name, array, Grid((3, 3, 3), np.eye(4)), {})
+        nifti.write(tmp_path / name, array, grid=Grid((3, 3, 3), np.eye(4)), meta={})
     assert (tmp_path / name).read_text() == "earlier"
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
@@ -127,11 +129,11 @@ def test_what_is_written_is_read_again(tmp_path_factory, shape, degrees, spacing
     path = tmp_path_factory.mktemp("nifti") / "a.nii.gz"
     grid = Grid(shape, turned(degrees, np.array(spacing) * signs))
     image = np.random.default_rng(0).random(shape).astype(np.float32)
-    nifti.write(path, image, grid, {})
+    nifti.write(path, image, grid=grid, meta={})
     sample = nifti.read(path)
     assert (sample.image[0] == image).all()
     assert sample.space.misalignment_mm(grid) < 1e-4
-    nifti.write(path, image, sample.space, sample.meta)
+    nifti.write(path, image, grid=sample.space, meta=sample.meta)
     assert nifti.read(path).space.misalignment_mm(sample.space) == 0
 
 
@@ -159,7 +161,9 @@ def test_every_real_file_reads_as_in_nibabel_and_goes_back(reference, tmp_path):
         assert (near | ~np.isfinite(sample.image[0])).all()
         assert np.array_equal(sample.space.affine, image.affine)
         out = tmp_path / "out.nii.gz"
-        nifti.write(out, np.zeros(sample.space.shape, np.uint8), sample.space, sample.meta)
+        nifti.write(
+            out, np.zeros(sample.space.shape, np.uint8), grid=sample.space, meta=sample.meta
+        )
         header = nibabel.load(out).header
         for field in GEOMETRY:
             assert np.array_equal(header[field], image.header[field]), (path, field)

@@ -18,7 +18,7 @@ def discs():
 def test_every_voxel_goes_to_the_instance_that_the_distance_transform_finds():
     labels = discs()
     mask = np.random.default_rng(0).random(labels.shape) > 0.5
-    found = nearest_instance(mask, labels, SPACING)
+    found = nearest_instance(mask, labels, spacing_mm=SPACING)
     away = np.stack([distance_transform_edt(labels != n, sampling=SPACING) for n in (1, 2, 3)])
     reached = np.take_along_axis(away, found.astype(int)[None] - 1, 0)[0]
     assert not found[~mask].any()
@@ -27,12 +27,12 @@ def test_every_voxel_goes_to_the_instance_that_the_distance_transform_finds():
 
 def test_a_voxel_inside_an_instance_keeps_it():
     labels = discs()
-    np.testing.assert_array_equal(nearest_instance(labels > 0, labels, SPACING), labels)
+    np.testing.assert_array_equal(nearest_instance(labels > 0, labels, spacing_mm=SPACING), labels)
 
 
 def test_without_instances_nothing_is_assigned():
     nothing = np.zeros((4, 4, 4), dtype=np.uint8)
-    assert not nearest_instance(np.ones((4, 4, 4), dtype=bool), nothing, SPACING).any()
+    assert not nearest_instance(np.ones((4, 4, 4), dtype=bool), nothing, spacing_mm=SPACING).any()
 
 
 def test_a_centre_is_in_world_millimetres():
@@ -42,7 +42,7 @@ def test_a_centre_is_in_world_millimetres():
     mask = np.zeros((12, 20, 40), dtype=bool)
     mask[2:5, 4, 10:12] = True
     np.testing.assert_allclose(centroid_mm(mask, grid), [5 - 8, 6 + 9, 7 + 10.5])
-    assert localisation_mm(mask, np.roll(mask, 2, 0), grid) == pytest.approx(6.0)
+    assert localisation_mm(mask, np.roll(mask, 2, 0), grid=grid) == pytest.approx(6.0)
 
 
 def test_detection_counts_centres_within_each_limit():

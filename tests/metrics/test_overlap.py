@@ -34,5 +34,5 @@ def test_volume_counts_voxels_in_millilitres():
     mask = np.zeros((6, 7, 8), dtype=bool)
     mask[:3, 0, 0] = True
     assert volume_ml(mask, grid) == pytest.approx(0.3)
-    assert volume_error_ml(mask, np.zeros_like(mask), grid) == pytest.approx(0.3)
-    assert volume_error_ml(np.zeros_like(mask), mask, grid) == pytest.approx(-0.3)
+    assert volume_error_ml(mask, np.zeros_like(mask), grid=grid) == pytest.approx(0.3)
+    assert volume_error_ml(np.zeros_like(mask), mask, grid=grid) == pytest.approx(-0.3)

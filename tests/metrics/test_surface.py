@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
 from medseg.metrics.surface import assd, hd95, nsd, surface_scores, union_box
 from medseg.metrics.surfels import surfel_areas
@@ -70,6 +70,37 @@ def test_a_half_filled_cell_has_the_area_of_its_face():
     assert areas[0b01010101] == pytest.approx(6.0)
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_a_cut_face_is_no_surface_however_many_slices_lie_beyond(axis):
+    """A slice of two columns scores like more slices of them, by the outlines' own distances."""
+    outlines = blob(1)[:, :, 9], blob(51, level=0.48)[:, :, 9]
+    scores = []
+    for count in (1, 2, 7):
+        columns = [np.stack([outline] * count, axis) for outline in outlines]
+        scores.append(surface_scores(*columns, spacing_mm=(1.0, 1.0, 1.0), cropped=axis))
+    for name in ("hd95_mm", "assd_mm", "nsd"):
+        values = [getattr(score, name) for score in scores]
+        np.testing.assert_allclose(values, values[0])
+    edges = [outline & ~binary_erosion(outline) for outline in outlines]
+    apart = np.concatenate([distance_transform_edt(~b)[a] for a, b in (edges, reversed(edges))])
+    assert scores[0].assd_mm == pytest.approx(apart.mean())
+    columns = [np.expand_dims(outline, axis) for outline in outlines]
+    filled = surface_scores(*columns, spacing_mm=(1.0, 1.0, 1.0))
+    assert filled.assd_mm < scores[0].assd_mm
+    assert filled.nsd != scores[0].nsd
+
+
+def test_masks_that_end_before_the_cut_score_as_in_the_whole_volume():
+    one, other = np.zeros((2, 20, 20, 12), dtype=bool)
+    one[4:12, 5:14, 2:9] = True
+    other[6:13, 4:14, 3:10] = True
+    spacing = (1.0, 1.5, 2.0)
+    whole = surface_scores(one, other, spacing_mm=spacing)
+    assert surface_scores(one, other, spacing_mm=spacing, cropped=2) == whole
+    nearer = surface_scores(one[..., 4:], other[..., 4:], spacing_mm=spacing, cropped=2)
+    assert nearer != whole
+
+
 def test_equal_masks_have_no_distance_and_full_agreement():
     mask = blob(3)
     scores = surface_scores(mask, mask, spacing_mm=(1.0, 2.0, 3.0))
@@ -109,21 +140,21 @@ def test_a_shifted_plate_is_as_far_off_as_the_shift():
     moved[:, :, 15:17] = True
     spacing = (1.0, 1.0, 2.0)
     # the outer rims of both plates are surface as well, so all points lie 8 or 10 mm apart
-    assert hd95(plate, moved, spacing) == pytest.approx(10.0)
-    assert nsd(plate, moved, spacing, tolerance_mm=10.0) == 1.0
+    assert hd95(plate, moved, spacing_mm=spacing) == pytest.approx(10.0)
+    assert nsd(plate, moved, spacing_mm=spacing, tolerance_mm=10.0) == 1.0
     # surface elements lie half a voxel further out: the facing sides are 3 voxels apart
-    assert nsd(plate, moved, spacing, tolerance_mm=6.0) == pytest.approx(0.45, abs=0.02)
-    assert nsd(plate, moved, spacing, tolerance_mm=5.9) == 0.0
+    assert nsd(plate, moved, spacing_mm=spacing, tolerance_mm=6.0) == pytest.approx(0.45, abs=0.02)
+    assert nsd(plate, moved, spacing_mm=spacing, tolerance_mm=5.9) == 0.0
 
 
 def test_concentric_balls_are_apart_by_the_difference_of_their_radii():
     spacing = (0.5, 0.6, 0.7)
     small, large = ball(8.0, spacing), ball(10.0, spacing)
     # surfaces of voxels are rough by about a voxel's half diagonal
-    assert assd(small, large, spacing) == pytest.approx(2.0, abs=0.15)
-    assert hd95(small, large, spacing) == pytest.approx(2.0, abs=0.5)
-    assert nsd(small, large, spacing, tolerance_mm=2.8) == 1.0
-    assert nsd(small, large, spacing, tolerance_mm=1.0) == 0.0
+    assert assd(small, large, spacing_mm=spacing) == pytest.approx(2.0, abs=0.15)
+    assert hd95(small, large, spacing_mm=spacing) == pytest.approx(2.0, abs=0.5)
+    assert nsd(small, large, spacing_mm=spacing, tolerance_mm=2.8) == 1.0
+    assert nsd(small, large, spacing_mm=spacing, tolerance_mm=1.0) == 0.0
 
 
 def test_the_surfels_of_a_ball_add_up_to_its_area():
@@ -138,7 +169,7 @@ def test_the_surfels_of_a_ball_add_up_to_its_area():
 def test_a_mask_at_the_border_ends_there():
     full, none = np.ones((5, 5, 5), dtype=bool), np.zeros((5, 5, 5), dtype=bool)
     none[2, 2, 2] = True
-    assert hd95(none, full, (1.0, 1.0, 1.0)) > 1.9
+    assert hd95(none, full, spacing_mm=(1.0, 1.0, 1.0)) > 1.9
 
 
 def test_an_empty_mask_is_an_error_and_not_a_perfect_score():

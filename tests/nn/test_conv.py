@@ -11,12 +11,12 @@ from medseg.nn.conv import activation, check_size, conv, norm, padded, stride_of
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 2), (5, 1), ((3, 1), (4, 1))])
 def test_convolution_keeps_size(kernel, dilation):
     x = torch.zeros(1, 2, 11, 13)
-    assert conv(2, 3, kernel, dilation=dilation)(x).shape == (1, 3, 11, 13)
+    assert conv(2, 3, kernel=kernel, dilation=dilation)(x).shape == (1, 3, 11, 13)
 
 
 @pytest.mark.parametrize("kernel", [None, 3])
 def test_transposed_convolution_multiplies_size(kernel):
-    layer = transposed(2, 3, kernel, stride=(1, 2, 3), ndim=3)
+    layer = transposed(2, 3, kernel=kernel, stride=(1, 2, 3), ndim=3)
     assert layer(torch.zeros(1, 2, 4, 4, 4)).shape == (1, 3, 4, 8, 12)
 
 

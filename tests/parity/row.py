@@ -43,31 +43,23 @@ def tensor_row(name: str, ours: Tensor, theirs: Tensor, tolerance: float | None 
     return Row(name, largest(ours, theirs), tolerance, note)
 
 
-def companion(path: Path, ending: str, other: str) -> Path:
-    """The file beside `path` whose name ends in `other` where this one ends in `ending`."""
-    found = path.with_name(path.name.removesuffix(ending) + other)
-    if not found.is_file():
-        raise FileNotFoundError(f"{path} needs {found.name} beside it")
-    return found
-
-
-def tensor_names(path: Path) -> set[str]:
-    """Names of a safetensors file's tensors; none if it is no such file."""
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """Names and shapes of a safetensors file's tensors; none if it is no such file."""
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors":
-        return set()
+        return {}
     try:
         with safe_open(path, "pt") as file:
-            return set(file.keys())
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
-        return set()
+        return {}
 
 
 def json_object(path: Path) -> dict:
     """The JSON object in a file; nothing if the file holds no such thing."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import compare  # noqa: E402
+from published import upstream_names  # noqa: E402
 
 STATE, IO = "ivdnet_asym_ngf4_state.safetensors", "ivdnet_asym_ngf4_io.safetensors"
 
@@ -74,47 +75,6 @@ def test_a_wrong_network_is_noticed(fixtures, tmp_path):
     assert compare.main([str(tmp_path / "x_state.safetensors")]) == 1
 
 
-def test_other_widths_modalities_and_classes_are_inferred(tmp_path):
-    torch.manual_seed(0)
-    from medseg.models.ivdnet import IVDNet, upstream_key
-
-    ours = IVDNet(2, 3, width=2, history="crop").eval()
-    x = torch.rand(1, 2, 32, 64)
-    with torch.no_grad():
-        io = {"x": x, "logits_eval": ours(x), "eval.out": ours(x)}
-    names = upstream_names(2, 4)
-    state = {name: ours.state_dict()[upstream_key(name)].clone() for name in names}
-    assert len(state) == len(ours.state_dict())
-    save_file(state, tmp_path / "small_state.safetensors")
-    save_file(io, tmp_path / "small_io.safetensors")
-    assert compare.main([str(tmp_path / "small_io.safetensors")]) == 0
-
-
-def upstream_names(paths, depth):
-    """All names of the authors' state dict."""
-    tensors = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
-    def unit(prefix, at=0):
-        yield from (f"{prefix}.{at}.{name}" for name in tensors[:2])
-        yield from (f"{prefix}.{at + 1}.{name}" for name in tensors)
-
-    def block(prefix, factorised):
-        for part in ("conv_1", "conv_2_output", "conv_3"):
-            yield from unit(f"{prefix}.{part}")
-        for branch in range(1, 6):
-            yield from unit(f"{prefix}.conv_2_{branch}")
-            if factorised:
-                yield from unit(f"{prefix}.conv_2_{branch}", 3)
-
-    for level in range(1, depth + 1):
-        for path in range(paths):
-            yield from block(f"down_{level}_{path}", True)
-        yield from unit(f"deconv_{level}")
-        yield from block(f"up_{level}", False)
-    yield from block("bridge", True)
-    yield from ("out.weight", "out.bias")
-
-
 @pytest.mark.parametrize("name", ["notes.txt", "other.npz", "other.safetensors", "other.json"])
 def test_an_unknown_format_exits_2(tmp_path, name):
     (tmp_path / name).write_text('{"a": 1}')
@@ -126,3 +86,18 @@ def test_a_missing_companion_is_named(tmp_path, capsys):
     save_file(state, tmp_path / "lonely_state.safetensors")
     assert compare.main([str(tmp_path / "lonely_state.safetensors")]) == 1
     assert "lonely_io.safetensors" in capsys.readouterr().err
+
+
+def test_of_several_files_the_highest_code_counts(tmp_path):
+    (tmp_path / "notes.txt").write_text("a")
+    small = str(HERE / "ivdnet_small.npz")
+    assert compare.main([small, small]) == 0
+    assert compare.main([str(tmp_path / "notes.txt"), small]) == 2
+    assert compare.main([small, str(tmp_path / "absent.json")]) == 2
+
+
+@pytest.mark.parametrize("name", ["ivdnet_small.npz", "cut_state.safetensors", "meta.json"])
+def test_a_cut_file_is_of_no_format(tmp_path, name):
+    whole = (HERE / "ivdnet_small.npz").read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    assert compare.main([str(tmp_path / name)]) == 2

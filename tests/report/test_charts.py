@@ -32,5 +32,5 @@ def test_degenerate_ranges_are_drawn():
     for dots in ([Dot("a", 0.0)], [Dot("a", 0.0), Dot("b", 0.0)], [Dot("a", 5.0, bad=True)], []):
         parse(strips({"disc": dots}, unit="mm"))
     parse(strips({"disc": [Dot("a", -3.0), Dot("b", 2.0)]}, unit="ml"))
-    parse(interval(0.5, None, None))
+    parse(interval(0.5, low=None, high=None))
     parse(curves({"a": [(4, 2.0)]}, "One epoch"))

@@ -41,7 +41,7 @@ def test_a_picture_is_drawn_whatever_there_is(tmp_path, kind):
         prediction[4:8, 3:7] = 1
     image = np.random.default_rng(0).random(grid.shape)
     draw(
-        tmp_path / "x.png", None if kind == "nothing" else image, reference,
-        None if kind == "no prediction" else prediction, grid=grid, title="case",
+        tmp_path / "x.png", None if kind == "nothing" else image, reference=reference,
+        prediction=None if kind == "no prediction" else prediction, grid=grid, title="case",
     )  # fmt: skip
     assert (tmp_path / "x.png").stat().st_size > 2000

@@ -9,7 +9,7 @@ ROWS = [
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
-    write_rows(tmp_path / "scores.csv", ROWS, ("dice", "hd95_mm"))
+    write_rows(tmp_path / "scores.csv", ROWS, metrics=("dice", "hd95_mm"))
     metrics, rows = read_rows(tmp_path / "scores.csv")
     assert metrics == ("dice", "hd95_mm")
     assert rows[0]["dice"] == pytest.approx(ROWS[0]["dice"], rel=1e-5)
@@ -18,7 +18,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 @pytest.mark.parametrize("name", ["=1+1", "@cmd", "-2", "+x", "a,b", 'say "a"', "'=x", "ümlaut"])
 def test_a_spreadsheet_takes_no_name_for_a_formula_and_names_survive(tmp_path, name):
-    write_rows(tmp_path / "scores.csv", [{**ROWS[0], "case": name}], ("dice",))
+    write_rows(tmp_path / "scores.csv", [{**ROWS[0], "case": name}], metrics=("dice",))
     line = (tmp_path / "scores.csv").read_text().splitlines()[1]
     assert not line.lstrip('"').startswith(("=", "@", "+", "-"))
     assert read_rows(tmp_path / "scores.csv")[1][0]["case"] == name

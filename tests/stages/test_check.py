@@ -94,19 +94,77 @@ def test_every_problem_of_every_case_is_in_one_table(
         ("b", "unreadable"),
         ("b", "empty label"),
         ("c", "split"),
+        ("c", "empty image"),
+        ("c", "label values"),
         ("d", "missing file"),
         ("d", "missing label"),
     }
     text = capsys.readouterr().out
     assert all(word in text for word in ("cure", "1 NaN and 1 infinite", "'tset'", "write 'test'"))
-    edit(raw, ",tset", ",test")
-    _, content = check(raw, "--labels", "disc=1")
-    assert {("c", "empty image"), ("c", "label values")} <= set(found(content))
     stray = next(p for p in content["problems"] if p["check"] == "label values")
     assert stray["found"] == "255"
     assert stray["expected"] == "0; disc=1"
     assert "--labels" in stray["cure"]
     assert check(raw, "--labels", "disc=1,255")[1]["problems"][-1]["check"] != "label values"
+
+
+def test_a_row_with_a_problem_of_its_own_is_examined_as_well(raw: Path) -> None:
+    image = np.asarray(nib.load(raw / "a_t1.nii.gz").dataobj).copy()
+    image[0, 0, 0] = np.nan
+    save(raw / "a_t1.nii.gz", image)
+    (raw / "b_t2.nii.gz").unlink()
+    (raw / "c_t1.nii.gz").unlink()
+    edit(raw, "a,pa", "../a,pa")
+    edit(raw, ",b_t1.nii.gz", ",")
+    edit(raw, "c,pc", "b,pc")
+    code, content = check(raw)
+    assert code == 1
+    assert set(found(content)) == {
+        ("../a", "case name"),
+        ("../a", "NaN or inf"),
+        ("b", "missing channel"),
+        ("b", "missing file"),
+        ("b", "duplicate case"),
+    }
+    files = [p["found"] for p in content["problems"] if p["check"] == "missing file"]
+    assert [text.partition(":")[0] for text in files] == ["t2", "t1"]
+
+
+def test_slices_that_are_none_hide_no_file_and_make_no_leak(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for path in SAMPLES.iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+    edit(raw, "3:4", "3-4")
+    edit(raw, "mt1.nii.gz,t1w", "none.nii.gz,t1w")
+    _, content = check(raw)
+    assert found(content) == [("cord-b", "slices"), ("cord-a", "missing file")]
+
+
+def test_mended_copies_are_made_of_sound_rows_alone(raw: Path) -> None:
+    mask = np.asarray(nib.load(raw / "a_seg.nii.gz").dataobj)
+    for name in "ab":
+        save(raw / f"{name}_seg.nii.gz", mask, shifted(3))
+    edit(raw, "a,pa", "../a,pa")
+    code, content = check(raw, "--fix", "copy-affine")
+    assert code == 1
+    told = {p["case"]: p["mended"] for p in content["problems"] if p["check"] == "geometry"}
+    assert told == {"../a": False, "b": True}
+    mended = raw.parent / "out" / "mended"
+    assert [path.name for path in mended.iterdir()] == ["b"]
+    assert len((raw.parent / "out" / "samples.csv").read_text().splitlines()) == 3
+
+
+def test_a_volume_is_chosen_of_those_files_that_hold_several(raw: Path) -> None:
+    volumes = np.random.default_rng(5).normal(100, 9, (*SHAPE, 2)).astype(np.float32)
+    save(raw / "a_t2.nii.gz", volumes, shifted(3))
+    assert ("a", "unreadable") in found(check(raw)[1])
+    table = (raw / "samples.csv").read_text().splitlines()[:2]
+    (raw / "samples.csv").write_text("\n".join(table) + "\n")
+    assert found(check(raw, "--volume", "1")[1]) == [("a", "geometry")]
+    assert check(raw, "--volume", "1", "--fix", "copy-affine")[0] == 0
+    again = nib.load(raw.parent / "out" / "mended" / "a" / "t2.nii.gz")
+    np.testing.assert_array_equal(np.asarray(again.dataobj), volumes[..., 1])
 
 
 def test_without_named_labels_only_what_cannot_be_labels_is_a_problem(raw: Path) -> None:

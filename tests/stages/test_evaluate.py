@@ -1,12 +1,12 @@
 import csv
 import json
-import os
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from medseg.cli import main
+from medseg.data import pairs
 
 HEADER = "case,structure,dice,iou,hd95_mm,assd_mm,nsd,volume_ml,volume_error_ml,distance_mm,status"
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, 1.5, 0, -30], [0, 0, 2.0, 5], [0, 0, 0, 1]])
@@ -319,10 +319,52 @@ def test_folders_that_are_not_there_are_told(study, capsys):
     assert "is not a folder" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_told(study):
-    (study / "out").mkdir(mode=0o500)
+@pytest.mark.parametrize("out", ["/proc/self/out", "samples.csv/out"])
+def test_a_folder_that_cannot_be_written_is_told_before_any_case_is_scored(
+    study, capsys, monkeypatch, out
+):
+    """Nobody, root included, can make a folder in these places."""
+    monkeypatch.setattr(pairs, "score", lambda _: pytest.fail("was scored"))
+    before = (study / "samples.csv").read_text()
+    assert evaluate(study, "--split", "test", out=out) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("medseg evaluate: the output folder")
+    assert told.endswith("choose another\n")
+    assert (study / "samples.csv").read_text() == before
+
+
+def test_a_sheet_with_a_problem_is_refused(study, capsys):
+    text = (
+        (study / "samples.csv").read_text().replace("c_label.nii.gz,train", "c_label.nii.gz,trian")
+    )
+    (study / "samples.csv").write_text(text)
     assert evaluate(study, "--split", "test") == 1
+    assert "c: split: found 'trian'" in capsys.readouterr().err
+    assert not (study / "out").exists()
+
+
+def test_the_faces_of_a_cut_through_a_volume_are_no_surface(study):
+    """One slice of a column: distances are those of its outline, not of its filled inside."""
+    labels, found = np.zeros((2, *SHAPE), dtype=np.uint8)
+    labels[4:16, 4:16] = 1
+    found[6:16, 4:16] = 1
+    save(study / "v_label.nii.gz", labels)
+    save(study / "predictions/v.nii.gz", found)
+    sidecar(study / "predictions", "v", sources={"disc": [1]}, instances=[])
+    scores = {}
+    for slices in ("", "0:1", "23:24", "5:9"):
+        rows = ["case,fat,label,slices", f"v,a_fat.nii.gz,v_label.nii.gz,{slices}"]
+        (study / "samples.csv").write_text("\n".join(rows) + "\n")
+        assert evaluate(study) == 0
+        row = table(study / "out/scores.csv")["v", "disc"]
+        scores[slices] = [float(row[name]) for name in ("hd95_mm", "assd_mm", "nsd")]
+    assert scores["5:9"] == pytest.approx(scores["0:1"], abs=1e-4)
+    assert scores["23:24"] == pytest.approx(scores["0:1"], abs=1e-4)
+    # Reference: 12 outline voxels at 2 mm, 2 at 1 mm; prediction: 8 at 2 mm, 2 at 1.5 mm
+    apart, outlines = 12 * 2 + 2 * 1 + 8 * 2 + 2 * 1.5, 44 + 40
+    assert scores["0:1"][1] == pytest.approx(apart / outlines, abs=1e-4)
+    assert scores[""][1] < scores["0:1"][1]
+    assert "faces of the cut" in summary(study)["definitions"]["slices"]
 
 
 def test_evaluate_needs_no_torch(study):

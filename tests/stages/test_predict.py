@@ -14,6 +14,7 @@ import pytest
 from tiny import model, scan
 
 from medseg.cli import main
+from medseg.data.pairs import broken_off
 
 
 def predict(*arguments):
@@ -172,7 +173,7 @@ def test_wrong_channels_are_named_with_a_cure(two, tmp_path, capsys, inputs, tex
     paths["sheet"].write_text("case,fat,watr\nf,f.nii.gz,w.nii.gz\n")
     assert predict(two, *(i.format(**paths) for i in inputs), "--out", tmp_path / "o") == 1
     assert text in capsys.readouterr().err
-    assert not list((tmp_path / "o").iterdir())
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_model_with_modality_dropout_does_without_a_channel_and_says_so(tmp_path, capsys):
@@ -188,16 +189,24 @@ def test_a_failing_case_stops_no_other_and_its_earlier_output_stays(one, tmp_pat
     out = tmp_path / "out"
     assert predict(one, tmp_path / "in", "--out", out) == 0
     assert "3 predicted, 0 kept, 0 failed" in capsys.readouterr().out
-    before = (out / "b.nii.gz").read_bytes(), (out / "b.json").read_bytes()
-    broken = (tmp_path / "in" / "b.nii.gz").read_bytes()[:-400]
-    (tmp_path / "in" / "b.nii.gz").write_bytes(broken)
+    before, sidecar = (out / "b.nii.gz").read_bytes(), json.loads((out / "b.json").read_text())
+    whole = (tmp_path / "in" / "b.nii.gz").read_bytes()
+    (tmp_path / "in" / "b.nii.gz").write_bytes(whole[:-400])
     scan(tmp_path / "in" / "c.nii.gz", seed=9)
     assert predict(one, tmp_path / "in", "--out", out) == 1
     printed = capsys.readouterr()
     assert "1 predicted, 1 kept, 1 failed" in printed.out
     assert "case b" in printed.err
-    assert ((out / "b.nii.gz").read_bytes(), (out / "b.json").read_bytes()) == before
+    assert (out / "b.nii.gz").read_bytes() == before
+    stale = json.loads((out / "b.json").read_text())
+    assert stale["status"] == "stale"
+    assert "the last one failed: case b" in broken_off(stale)
+    assert "labels" not in stale
     assert not list(out.glob(".part-*"))
+    (tmp_path / "in" / "b.nii.gz").write_bytes(whole)
+    assert predict(one, tmp_path / "in", "--out", out) == 0
+    assert "0 predicted, 3 kept, 0 failed" in capsys.readouterr().out
+    assert json.loads((out / "b.json").read_text()) == sidecar
 
 
 def test_what_was_made_of_other_things_is_made_again(one, tmp_path, capsys):
@@ -252,7 +261,7 @@ def test_a_run_killed_between_two_files_is_taken_up_again(one, tmp_path, capsys)
 def test_a_prediction_that_cannot_be_written_leaves_nothing(one, tmp_path, monkeypatch, capsys):
     from medseg.io import formats
 
-    def full(path, *_):
+    def full(path, *_, **__):
         if "entropy" in path.name:
             raise OSError(28, "No space left on device")
         path.write_bytes(b"labels")
@@ -261,7 +270,7 @@ def test_a_prediction_that_cannot_be_written_leaves_nothing(one, tmp_path, monke
     path = scan(tmp_path / "x.nii.gz")
     assert predict(one, path, "--out", tmp_path / "o", "--uncertainty") == 1
     assert "No space left" in capsys.readouterr().err
-    assert not list((tmp_path / "o").iterdir())
+    assert not (tmp_path / "o").exists()
 
 
 def test_two_files_of_one_name_are_refused(one, tmp_path, capsys):

@@ -122,12 +122,40 @@ def test_bad_input_is_told_clearly(
     assert (tmp_path / "file").read_text() == "kept"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for the superuser")
-def test_a_read_only_folder_is_told(prepare: Run, tmp_path: Path) -> None:
-    (tmp_path / "p").mkdir(mode=0o555)
-    done = prepare("data=cord", "--in", SAMPLES, "--out", "p", cwd=tmp_path)
+@pytest.mark.parametrize("out", ["/proc/self/p", "file/p"])
+def test_a_folder_that_cannot_be_written_is_told(prepare: Run, tmp_path: Path, out: str) -> None:
+    """Nobody, root included, can make a folder in these places."""
+    (tmp_path / "file").write_text("kept")
+    done = prepare("data=cord", "--in", SAMPLES, "--out", out, cwd=tmp_path)
     assert done.returncode == 1
-    assert "p cannot be written" in done.stderr
+    assert f"the output folder {out} cannot be written" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_leaves_no_empty_folder(prepare: Run, tmp_path: Path, workers: int) -> None:
+    words = ["data=cord", "data.labels.cord=[255]", "--in", SAMPLES, "--workers", workers]
+    for more in ([], ["--out", "x/y"]):
+        assert prepare(*words, *more, cwd=tmp_path).returncode == 1
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "x").mkdir()
+    assert prepare(*words, "--out", "x/y", cwd=tmp_path).returncode == 1
+    assert list(tmp_path.rglob("*")) == [tmp_path / "x"]
+
+
+def test_a_failure_keeps_the_cases_that_are_done(prepare: Run, tmp_path: Path) -> None:
+    for path in SAMPLES.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "bad.nii.gz").write_bytes(b"no image")
+    sheet = tmp_path / "samples.csv"
+    first, last = sheet.read_text().rstrip().rsplit("\n", 1)
+    sheet.write_text(f"{first}\n{last.replace('mt1.nii.gz', 'bad.nii.gz')}\n")
+    words = ["data=cord", "--in", "samples.csv", "--out", "p", "--workers", 1]
+    assert prepare(*words, cwd=tmp_path).returncode == 1
+    done = {path.name[:6] for path in (tmp_path / "p/cases").iterdir()}
+    assert done == {"cord-a", "cord-b"}
+    assert [path.name for path in (tmp_path / "p").iterdir()] == ["cases"]
 
 
 def test_the_keyboard_stops_workers_and_leaves_nothing_half_written(tmp_path: Path) -> None:
@@ -157,10 +185,11 @@ def test_the_keyboard_stops_workers_and_leaves_nothing_half_written(tmp_path: Pa
     assert process.returncode == 130, error
     assert "stopped by the keyboard" in error
     assert "Traceback" not in error
-    cases = tmp_path / "p" / "cases"
-    assert not list(cases.glob(".part-*"))
-    assert all((case / "case.json").exists() for case in cases.iterdir())
-    assert not (tmp_path / "p" / "prepared.json").exists()
+    out = tmp_path / "p"
+    assert not out.exists() or [path.name for path in out.iterdir()] == ["cases"]
+    cases = list((out / "cases").glob("*"))
+    assert bool(cases) == out.exists()
+    assert all((case / "case.json").exists() for case in cases)
 
 
 def test_the_index_holds_hashes_of_the_raw_files(prepare: Run, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def row(case, structure="disc", dice=0.9, status="ok"):
 
 def run(folder, rows, *, part="", **told):
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / f"scores{part}.csv", rows, METRICS)
+    write_rows(folder / f"scores{part}.csv", rows, metrics=METRICS)
     (folder / f"summary{part}.json").write_text(json.dumps({"format": 1, **told}))
     return folder
 
@@ -124,7 +124,7 @@ def test_text_from_files_is_escaped(study):
 def test_scores_alone_are_enough(study):
     folder = study / "bare"
     folder.mkdir()
-    write_rows(folder / "mine.csv", [row("a"), row("b", dice=0.7)], METRICS)
+    write_rows(folder / "mine.csv", [row("a"), row("b", dice=0.7)], metrics=METRICS)
     assert "0.800" in page(study, folder / "mine.csv")
     for name in ("summary.json", "metrics.csv", "recipe.yaml", "model/model.json"):
         (study / "runs/ivdnet/base/0" / name).unlink()
@@ -160,7 +160,7 @@ def test_a_task_with_other_metrics_has_its_page(study):
     folder.mkdir()
     same = {"structure": "heart", "status": "ok"}
     rows = [{"case": "a", "error_mm": 1.25, **same}, {"case": "b", "error_mm": 2.25, **same}]
-    write_rows(folder / "scores.csv", rows, ("error_mm",))
+    write_rows(folder / "scores.csv", rows, metrics=("error_mm",))
     text = page(study, folder)
     assert "1.75" in text
     assert "mean Error" in text

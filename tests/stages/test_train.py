@@ -1,6 +1,7 @@
 """`medseg train`: restarts, errors that help, one folder, whatever is asked of Hydra."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -9,11 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+import tiny
 import tiny_prepared
 import torch
 
-from medseg import cli, config
+from medseg import cli, config, precision
+from medseg.windows import OVERLAP
 
 RECIPE = [
     "experiment=unet_spine",
@@ -59,6 +64,10 @@ def test_a_run_folder_holds_what_the_next_stages_read(whole: Path) -> None:
     assert spec["training"]["cases"] == {"train": ["train0", "train1"], "val": ["val2"]}
     assert spec["patch_size"] == [20, 24]
     assert spec["network"]["arguments"]["in_channels"] == 4
+    loss = {"loss": "dice_ce"}
+    assert spec["task"] == {"name": "segment", "class": "Segment", "arguments": loss}
+    assert spec["overlap"] == OVERLAP
+    assert spec["precision"] == precision.chosen("auto", "auto")
     assert {p.name for p in whole.iterdir()} == {
         *("model", "last.ckpt", "best.ckpt", "metrics.csv", "tensorboard", "recipe.yaml"),
         *("splits.json", "train.log", "train.json", ".hydra"),
@@ -222,7 +231,75 @@ def test_an_error_is_one_message_and_leaves_nothing(
     assert says in error
     assert "Traceback" not in error
     assert "Error executing job" not in error
-    assert not (out / "model").exists()
+    assert not out.exists()
+
+
+def test_what_differs_from_the_defaults_is_in_the_model_file(data: Path, tmp_path: Path) -> None:
+    asked = ["task.loss=ce", "trainer.overlap=0.25", "trainer.precision=32-true"]
+    more = ["trainer.max_epochs=1", "model.width=2", "--in", data, "--out", tmp_path / "run"]
+    assert run(*asked, *more) == 0
+    spec = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
+    found = spec["task"]["arguments"]["loss"], spec["overlap"], spec["precision"]
+    assert found == ("ce", 0.25, "32-true")
+
+
+@pytest.mark.parametrize("made", ["", "old/er"])
+def test_a_stop_before_the_first_state_leaves_only_what_was_there(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, made: str
+) -> None:
+    from medseg.tasks.segment import Segment
+
+    def stopped(*_: object) -> None:
+        raise Stop
+
+    (tmp_path / made).mkdir(parents=True, exist_ok=True)
+    before = set(tmp_path.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "loss", stopped)
+        handler = signal.getsignal(signal.SIGINT)
+        assert run("--in", data, "--out", tmp_path / "old" / "er" / "run") == 130
+        signal.signal(signal.SIGINT, handler)
+    assert set(tmp_path.rglob("*")) == before
+    assert "the same command goes on" in capfd.readouterr().err
+
+
+def test_a_failure_in_the_first_epoch_leaves_no_default_folders(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    from medseg.tasks.segment import Segment
+
+    def broken(task, batch):
+        return task.model(batch.image).mean() * torch.nan
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Segment, "loss", broken)
+    assert run("--in", data) == 1
+    assert "lower optimizer.lr" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--config-dir", "{own}", "experiment=mine", "--cfg", "job"],
+        ["experiment=mine", "seed=1", "--cfg", "job", "--config-dir", "{own}"],
+        ["experiment=mine", "--config-dir={own}", "seed=1", "--cfg=job"],
+    ],
+)
+def test_a_users_folder_may_be_named_anywhere(line: list[str], tmp_path: Path, capfd) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /model: unet\nmodel:\n  width: 3\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    assert cli.main(["train", *(word.format(own=tmp_path) for word in line)]) == 0
+    assert "width: 3" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("place", [0, 1, 4])
+def test_a_sweep_may_be_asked_for_anywhere(data: Path, tmp_path: Path, place: int) -> None:
+    line = [*("experiment=threshold_spine", "model.levels=8,16"), "--in", str(data)]
+    line.insert(place, "-m")
+    assert cli.main(["train", *line, "--out", str(tmp_path / "sweep")]) == 0
+    assert len(list((tmp_path / "sweep").rglob("model.json"))) == 2
 
 
 def test_absent_prepared_data_name_the_command_that_makes_them(tmp_path: Path, capfd) -> None:
@@ -298,14 +375,53 @@ def test_without_validation_cases_the_last_weights_are_kept(tmp_path: Path) -> N
     assert facts["val_dice"] is None
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_the_card_computes_the_cpus_loss(data: Path, tmp_path: Path) -> None:
-    losses = []
+NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.fixture(scope="module")
+def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One short training on the processor and the same one on the card, in float32."""
+    folder = tmp_path_factory.mktemp("both")
     for accelerator in ("cpu", "gpu"):
-        out = tmp_path / accelerator
-        more = [f"trainer.accelerator={accelerator}", "trainer.precision=32-true"]
-        assert run(*more, "trainer.max_epochs=1", "augment=none", "--in", data, "--out", out) == 0
-        row = next(csv.DictReader((out / "metrics.csv").open()))
-        losses.append([float(row["train_loss"]), float(row["val_dice"])])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+        more = [f"trainer.accelerator={accelerator}", "trainer.precision=32-true", "augment=none"]
+        more += ["trainer.max_epochs=20", "trainer.val_every=20"]
+        assert run(*more, "--in", data, "--out", folder / accelerator) == 0
+    return {name: folder / name for name in ("cpu", "gpu")}
+
+
+def bright_scans(folder: Path) -> list[str]:
+    """The four channels of a case like those that were learned from: noise and a bright box."""
+    rng = np.random.default_rng(7)
+    box = np.zeros((6, 20, 24), np.float32)
+    box[1:5, 4:13, 5:14] = 2
+    scans = []
+    for channel in ("fat", "inphase", "opposed", "water"):
+        values = (rng.normal(size=box.shape) + box).astype(np.float32)
+        scans.append(f"{channel}={tiny.scan(folder / f'{channel}.nii', values=values)}")
+    return scans
+
+
+@pytest.mark.gpu
+@NO_CARD
+def test_the_card_computes_the_cpus_loss(both: dict[str, Path]) -> None:
+    first = [next(csv.DictReader((both[d] / "metrics.csv").open())) for d in ("cpu", "gpu")]
+    losses = [float(row["train_loss"]) for row in first]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.gpu
+@NO_CARD
+def test_the_card_finds_the_cpus_labels(both: dict[str, Path], tmp_path: Path) -> None:
+    """One model gives the same labels on both but for ties; two trainings drift apart a little."""
+    scans = bright_scans(tmp_path)
+    found = {}
+    for trained, device in itertools.product(both, ("cpu", "cuda")):
+        out = tmp_path / f"{trained}-{device}"
+        line = [str(both[trained] / "model"), *scans, "--device", device, "--out", str(out)]
+        assert cli.main(["predict", *line]) == 0
+        image = nib.load(next(out.glob("*.nii.gz")))
+        found[trained, device] = np.asarray(image.dataobj)
+    assert 0 < (found["cpu", "cpu"] > 0).mean() < 0.5
+    for trained in both:
+        assert (found[trained, "cpu"] == found[trained, "cuda"]).mean() >= 0.999
+    assert (found["cpu", "cpu"] == found["gpu", "cuda"]).mean() >= 0.98

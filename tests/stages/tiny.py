@@ -34,7 +34,7 @@ def model(folder, channels=("image",), *, seed=0, **fields):
         **fields,
     }
     torch.manual_seed(seed)
-    package.save(Path(folder), package.build(spec["network"]), spec)
+    package.save(Path(folder), package.build(spec["network"]), spec=spec)
     return Path(folder)
 
 

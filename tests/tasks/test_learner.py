@@ -56,9 +56,9 @@ def test_scores_are_means_over_cases() -> None:
     right, wrong = one_case(labels), one_case(labels)
     wrong = Batch(1 - wrong.image, wrong.target, ("b",), wrong.present)
     task = Segment(nn.Identity(), 2)
-    found = score_cases(task, as_probabilities, [right, wrong])
+    found = score_cases(task, as_probabilities, cases=[right, wrong])
     assert found["val_dice"] == 0.5
-    assert score_cases(task, as_probabilities, []) == {}
+    assert score_cases(task, as_probabilities, cases=[]) == {}
 
 
 def test_the_largest_piece_is_kept_only_where_that_helps() -> None:
@@ -68,10 +68,10 @@ def test_the_largest_piece_is_kept_only_where_that_helps() -> None:
     speckled[10, 1, 1] = 1
     network = nn.Conv3d(1, 1, 1)
     case = Batch(speckled[None, None].float(), target[None], ("a",), torch.ones(1, 1).bool())
-    assert gain_of_largest(network, as_probabilities, [case], [1])[1] > 0
+    assert gain_of_largest(network, as_probabilities, cases=[case], classes=[1])[1] > 0
     target[8:11] = 1
     two = Batch(target[None, None].float(), target[None], ("a",), torch.ones(1, 1).bool())
-    assert gain_of_largest(network, as_probabilities, [two], [1])[1] < 0
+    assert gain_of_largest(network, as_probabilities, cases=[two], classes=[1])[1] < 0
 
 
 def test_a_number_that_was_not_taken_is_an_empty_cell() -> None:
@@ -83,7 +83,7 @@ def test_a_job_can_be_sent_to_another_process() -> None:
     from medseg.stages.train import train
 
     own = path_options("train").parse_args(["--in", "x"])
-    again = pickle.loads(pickle.dumps(Job("train", train, own)))  # noqa: S301 -- our own bytes
+    again = pickle.loads(pickle.dumps(Job("train", train, paths=own)))  # noqa: S301 -- our own bytes
     assert again.function is train
     assert again.paths.source == own.source
     assert config.compose("train", []).seed == 0

@@ -162,7 +162,7 @@ def _moved(segment: Segment, step_mm: float, along: Segment | None = None) -> Se
     return replace(segment, centre=segment.centre + step)
 
 
-def smooth(rng: np.random.Generator, shape: Sequence[int], cells: Sequence[int]) -> Map:
+def smooth(rng: np.random.Generator, shape: Sequence[int], *, cells: Sequence[int]) -> Map:
     """Noise of unit variance at `cells` knots an axis, smoothly joined between them."""
     field = rng.standard_normal(cells).astype(np.float32)
     for n, knots in zip(shape, cells, strict=True):
@@ -191,7 +191,7 @@ class Canvas:
         """The share of a point that lies inside a surface, from its signed distance."""
         return np.clip(0.5 - distance_mm / self.soft_mm, 0, 1)
 
-    def paint(self, share: Part, tissue: Tissue, place: Place = EVERYWHERE) -> None:
+    def paint(self, share: Part, tissue: Tissue, *, place: Place = EVERYWHERE) -> None:
         """Replace that share of what is there by a tissue of this water and fat."""
         for canvas, value in zip((self.water, self.fat), tissue, strict=True):
             part = canvas[place]
@@ -215,7 +215,7 @@ class Canvas:
 
 
 def paint_column(
-    canvas: Canvas, spine: Column, rng: np.random.Generator
+    canvas: Canvas, spine: Column, *, rng: np.random.Generator
 ) -> list[tuple[Place, Part]]:
     """Paint bodies, then discs; returns each disc's box and share, the lowest first."""
     for body in (*spine.sacrum, *spine.bodies):
@@ -238,11 +238,11 @@ def _paint_body(canvas: Canvas, body: Segment, rng: np.random.Generator) -> None
     dip = 1.5 * np.clip(1 - (_outline(right, ahead, body)) ** 2, 0, 1)
     ends = np.abs(above) - body.half_height + dip
     surface = np.maximum(rim, ends)
-    canvas.paint(canvas.inside(surface - 0.5), CORTEX, place)
-    spots = 1 + 0.12 * smooth(rng, surface.shape, (3, 4, 4))
-    spot = np.clip(smooth(rng, surface.shape, (3, 4, 4)) * 2 - 4, 0, 0.6)
+    canvas.paint(canvas.inside(surface - 0.5), CORTEX, place=place)
+    spots = 1 + 0.12 * smooth(rng, surface.shape, cells=(3, 4, 4))
+    spot = np.clip(smooth(rng, surface.shape, cells=(3, 4, 4)) * 2 - 4, 0, 0.6)
     water, fat = body.tissue
-    canvas.paint(canvas.inside(surface + 0.9), (water * spots, fat * spots + spot), place)
+    canvas.paint(canvas.inside(surface + 0.9), (water * spots, fat * spots + spot), place=place)
 
 
 def _paint_disc(canvas: Canvas, disc: Segment, rng: np.random.Generator) -> tuple[Place, Part]:
@@ -254,11 +254,11 @@ def _paint_disc(canvas: Canvas, disc: Segment, rng: np.random.Generator) -> tupl
     ends = np.abs(above) - thickness
     share = canvas.inside(np.maximum(ends, (outline - 1) * disc.half_depth))
     hydration = disc.tissue[0]
-    grain = 1 + 0.06 * smooth(rng, share.shape, (4, 4, 3))
-    canvas.paint(share, (0.34 * grain, 0.03), place)
+    grain = 1 + 0.06 * smooth(rng, share.shape, cells=(4, 4, 3))
+    canvas.paint(share, (0.34 * grain, 0.03), place=place)
     annulus = canvas.inside(np.maximum(ends + 0.8, (outline - 0.88) * disc.half_depth))
-    canvas.paint(annulus, ((0.36 + 0.22 * hydration) * grain, 0.02), place)
+    canvas.paint(annulus, ((0.36 + 0.22 * hydration) * grain, 0.02), place=place)
     nucleus = np.clip(2.2 - 3.2 * outline, 0, 1) * np.clip(-ends / (0.5 * disc.half_height), 0, 1)
     cleft = 1 - 0.25 * np.exp(-((above / (0.2 * disc.half_height)) ** 2)) * (hydration > 0.7)
-    canvas.paint(nucleus, (hydration * grain * cleft, 0.01), place)
+    canvas.paint(nucleus, (hydration * grain * cleft, 0.01), place=place)
     return place, share

@@ -53,10 +53,10 @@ class Spine:
 
     def __init__(
         self,
+        *,
         n_train: int = 16,
         n_val: int = 4,
         n_test: int = 8,
-        *,
         seed: int = 0,
         shape: Sequence[int] = (14, 64, 96),
         spacing_mm: Sequence[float] = (4.0, 3.0, 3.0),
@@ -123,9 +123,13 @@ class Spine:
             names = [f"{record.case}_{name}.nii.gz" for name in (*CHANNELS, "label")]
             for name, values in zip(names[:-1], sample.image, strict=True):
                 nifti.write(
-                    folder / name, values.astype(np.int16), sample.space, {}, dtype=np.int16
+                    folder / name,
+                    values.astype(np.int16),
+                    grid=sample.space,
+                    meta={},
+                    dtype=np.int16,
                 )
-            nifti.write(folder / names[-1], labels, sample.space, {}, dtype=np.uint8)
+            nifti.write(folder / names[-1], labels, grid=sample.space, meta={}, dtype=np.uint8)
             yield [record.case, record.subject, *names, record.split]
 
     def _stream(self, record: Record) -> np.random.Generator:
@@ -147,9 +151,9 @@ def _render(
     ]
     canvas = Canvas(axes)
     spine = column(rng, extent)
-    paint_surroundings(canvas, spine, habit(rng, extent[1], spine.scale), rng)
+    paint_surroundings(canvas, spine, person=habit(rng, extent[1], scale=spine.scale), rng=rng)
     discs = np.zeros(shape, np.uint8)
-    for number, (place, share) in enumerate(paint_column(canvas, spine, rng), start=1):
+    for number, (place, share) in enumerate(paint_column(canvas, spine, rng=rng), start=1):
         whole = np.zeros(canvas.shape, np.float32)
         whole[place] = share
         discs[_coarse(whole) >= 0.5] = number
@@ -171,7 +175,7 @@ def _scan(
     """Receive field, noise in both channels of the coil, and rounding to whole numbers."""
     shape = water.shape
     near = np.linspace(rng.uniform(0, 0.5), 0, shape[1], dtype=np.float32)[None, :, None]
-    field = np.exp(0.15 * smooth(rng, shape, (2, 3, 3)) + near - 0.25)
+    field = np.exp(0.15 * smooth(rng, shape, cells=(2, 3, 3)) + near - 0.25)
     scale = _FULL_SCALE * rng.uniform(0.8, 1.4)
 
     def measured(signal: np.ndarray) -> np.ndarray:

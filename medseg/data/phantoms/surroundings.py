@@ -30,7 +30,7 @@ class Habit:
     scale: float
 
 
-def habit(rng: np.random.Generator, depth_mm: float, scale: float) -> Habit:
+def habit(rng: np.random.Generator, depth_mm: float, *, scale: float) -> Habit:
     """Draw one for a field of view of this depth."""
     return Habit(
         back_mm=-depth_mm / 2 + rng.uniform(4, 14) * scale,
@@ -45,7 +45,7 @@ def habit(rng: np.random.Generator, depth_mm: float, scale: float) -> Habit:
 
 
 def paint_surroundings(
-    canvas: Canvas, spine: Column, person: Habit, rng: np.random.Generator
+    canvas: Canvas, spine: Column, *, person: Habit, rng: np.random.Generator
 ) -> None:
     """Paint everything but discs and bodies, outermost first."""
     _paint_back(canvas, spine, person, rng)
@@ -58,7 +58,7 @@ def paint_surroundings(
 
 def _muscle(canvas: Canvas, person: Habit, rng: np.random.Generator) -> tuple[Part, Part]:
     """Muscle streaked with fat, more of it further down."""
-    streaks = smooth(rng, canvas.shape, (5, 16, 12)) * 0.45
+    streaks = smooth(rng, canvas.shape, cells=(5, 16, 12)) * 0.45
     lower = np.linspace(0.15, -0.15, canvas.shape[2], dtype=np.float32)
     share = np.clip(streaks + lower + person.infiltration - 0.45, 0, 0.85)
     return person.muscle * (1 - share), 0.04 + 0.88 * share
@@ -68,11 +68,11 @@ def _paint_back(canvas: Canvas, spine: Column, person: Habit, rng: np.random.Gen
     """Air, skin fat and the long muscles of the back."""
     _, ahead, _ = spine.line(canvas.z)
     hollow = 0.35 * (ahead - ahead.mean()) + 0.006 * (canvas.x - 2) ** 2
-    skin = person.back_mm + hollow + 1.5 * smooth(rng, canvas.shape, (3, 1, 6))
+    skin = person.back_mm + hollow + 1.5 * smooth(rng, canvas.shape, cells=(3, 1, 6))
     depth = canvas.y - skin
     canvas.paint(canvas.inside(-depth), (0.35, 0.15))
     canvas.paint(canvas.inside(2.5 - depth), FAT)
-    thickness = person.fat_mm * (1 + 0.2 * smooth(rng, canvas.shape, (2, 1, 5)))
+    thickness = person.fat_mm * (1 + 0.2 * smooth(rng, canvas.shape, cells=(2, 1, 5)))
     canvas.paint(canvas.inside(thickness - 1.5 - depth), LIGAMENT)
     canvas.paint(canvas.inside(thickness - depth), _muscle(canvas, person, rng))
 
@@ -83,10 +83,10 @@ def _paint_belly(canvas: Canvas, spine: Column, person: Habit, rng: np.random.Ge
     front = canvas.inside(ahead + 0.5 * depth - canvas.y)
     canvas.paint(front, FAT)
     beyond = canvas.inside(ahead + depth + 16 * person.scale - canvas.y)
-    bowel = np.clip(2.5 * smooth(rng, canvas.shape, (4, 9, 11)) + 0.6, 0, 1)
-    wet = np.clip(person.organs + 0.25 * smooth(rng, canvas.shape, (4, 8, 9)), 0.1, 1)
+    bowel = np.clip(2.5 * smooth(rng, canvas.shape, cells=(4, 9, 11)) + 0.6, 0, 1)
+    wet = np.clip(person.organs + 0.25 * smooth(rng, canvas.shape, cells=(4, 8, 9)), 0.1, 1)
     canvas.paint(beyond * bowel, (wet, 0.06))
-    gas = np.clip(3 * smooth(rng, canvas.shape, (3, 7, 9)) - 3.6, 0, 1)
+    gas = np.clip(3 * smooth(rng, canvas.shape, cells=(3, 7, 9)) - 3.6, 0, 1)
     canvas.paint(beyond * gas, (0.0, 0.0))
     psoas = _muscle(canvas, person, rng)
     for side in (-1, 1):
@@ -125,8 +125,8 @@ def _paint_arch(canvas: Canvas, body: Segment, person: Habit) -> None:
         across = (np.abs(right) - aside) / half_x
         size = np.sqrt(across**2 + ((ahead - behind) / half_y) ** 2 + ((above - up) / half_z) ** 2)
         distance = (size - 1) * half_x
-        canvas.paint(canvas.inside(distance - 0.8), CORTEX, place)
-        canvas.paint(canvas.inside(distance + 0.8), (0.8 * water, 1.1 * fat), place)
+        canvas.paint(canvas.inside(distance - 0.8), CORTEX, place=place)
+        canvas.paint(canvas.inside(distance + 0.8), (0.8 * water, 1.1 * fat), place=place)
 
 
 def _paint_canal(canvas: Canvas, spine: Column, person: Habit, rng: np.random.Generator) -> None:
@@ -141,7 +141,7 @@ def _paint_canal(canvas: Canvas, spine: Column, person: Habit, rng: np.random.Ge
     end = canvas.inside(float(spine.sacrum[1].centre[2]) - canvas.z)
     sac = (np.hypot(across * 1.15, (along - 0.12) * 1.25) - 1) * 6.8 * s
     fluid = canvas.inside(sac) * end
-    roots = np.clip(0.35 * smooth(rng, canvas.shape, (7, 24, 5)) + 0.25, 0, 0.7)
+    roots = np.clip(0.35 * smooth(rng, canvas.shape, cells=(7, 24, 5)) + 0.25, 0, 0.7)
     wet = person.fluid * (1 - roots * np.clip(0.6 - along, 0, 1))
     canvas.paint(fluid, (wet, 0.01))
     conus = float(spine.bodies[4].centre[2] + rng.uniform(-10, 14) * s)

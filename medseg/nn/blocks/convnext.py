@@ -32,7 +32,7 @@ class ConvNeXt(nn.Module):
         layer_scale: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.spatial = conv(channels, channels, kernel, ndim=ndim, groups=channels)
+        self.spatial = conv(channels, channels, kernel=kernel, ndim=ndim, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.widen = nn.Linear(channels, expansion * channels)
         self.activation = nn.GELU()

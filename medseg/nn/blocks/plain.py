@@ -32,5 +32,5 @@ class Plain(nn.Module):
 
 def _layers(channels: int, ndim: int, kernel: int, kind: str, act: str) -> list[nn.Module]:
     bias = kind == "none"
-    convolution = conv(channels, channels, kernel, ndim=ndim, bias=bias)
+    convolution = conv(channels, channels, kernel=kernel, ndim=ndim, bias=bias)
     return [convolution, norm(channels, kind, ndim=ndim), activation(act)]

@@ -44,5 +44,5 @@ class Residual(nn.Module):
 
 
 def _layers(channels: int, ndim: int, kernel: int, kind: str) -> list[nn.Module]:
-    convolution = conv(channels, channels, kernel, ndim=ndim, bias=kind == "none")
+    convolution = conv(channels, channels, kernel=kernel, ndim=ndim, bias=kind == "none")
     return [convolution, norm(channels, kind, ndim=ndim)]

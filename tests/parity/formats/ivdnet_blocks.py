@@ -8,7 +8,7 @@ largest value, 1e-10 in float64, none for a crop.
 import re
 
 import torch
-from row import FLOAT64, tensor_names, tensor_row
+from row import FLOAT64, tensor_row, tensor_shapes
 from safetensors.torch import load_file
 
 from medseg.models.ivdnet import Inception, centre_crop, up_block, upstream_block_key
@@ -17,7 +17,7 @@ CROP = re.compile(r"(.+)\.y_\D*(\d+)x(\d+)$")
 
 
 def recognise(path):
-    names = tensor_names(path)
+    names = tensor_shapes(path)
     blocks = any(
         name.endswith((".sd.conv_2_output.0.weight", "deconv.sd.0.weight")) for name in names
     )
@@ -50,7 +50,7 @@ def network_of(state):
     """Our block with the weights of an upstream block's state dict."""
     if "0.weight" in state:
         i, o = state["0.weight"].shape[:2]
-        network = up_block(i, o, (2, 2), 2)
+        network = up_block(i, o, stride=(2, 2), ndim=2)
         network.load_state_dict(state)
         return network
     o, i = state["conv_1.0.weight"].shape[:2]

@@ -1,6 +1,7 @@
 """Names and shapes of all tensors of a 2018 IVD-Net, as JSON (`state_dict_shapes_*.json`)."""
 
 import torch
+from companions import mostly_upstream
 from row import Row, json_object
 
 from medseg.models.ivdnet import IVDNet, upstream_arguments, upstream_key
@@ -8,7 +9,7 @@ from medseg.models.ivdnet import IVDNet, upstream_arguments, upstream_key
 
 def recognise(path):
     shapes = json_object(path)
-    return isinstance(shapes.get("down_1_0.conv_1.0.weight"), list) and "out.weight" in shapes
+    return mostly_upstream(shapes) and any(isinstance(shape, list) for shape in shapes.values())
 
 
 def compare(path):

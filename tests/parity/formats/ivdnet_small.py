@@ -5,12 +5,13 @@ so weights, input corner and output corner of the published files still check ev
 dilation, padding, normalisation and residual. `shrink` made the file.
 """
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from formats.ivdnet_blocks import network_of
-from row import tensor_names, tensor_row
+from row import tensor_row, tensor_shapes
 from safetensors.torch import load_file
 
 from medseg.models.ivdnet import centre_crop
@@ -21,7 +22,13 @@ BLOCKS = ("sym", "asym", "deconv")
 
 
 def recognise(path):
-    return path.name == NAME
+    if path.name != NAME:
+        return False
+    try:
+        with np.load(path) as file:
+            return bool(file.files)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        return False
 
 
 def compare(path):
@@ -56,7 +63,7 @@ def shrink(path: Path) -> dict[str, np.ndarray]:
     tensors = load_file(path)
     small = {}
     for name in BLOCKS:
-        state = sorted(key for key in tensor_names(path) if key.startswith(f"{name}.sd."))
+        state = sorted(key for key in tensor_shapes(path) if key.startswith(f"{name}.sd."))
         state = [key for key in state if not key.endswith("num_batches_tracked")]
         small[f"{name}.keys"] = np.array([key.removeprefix(f"{name}.sd.") for key in state], "S40")
         shapes = [[*tensors[key].shape, *[0] * (4 - tensors[key].ndim)] for key in state]

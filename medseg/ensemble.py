@@ -1,0 +1,112 @@
+"""The networks of one call on one device: what predict hands to a task, whatever the task is."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Num
+
+from medseg.data.table import coarsest_axis
+from medseg.geometry.resample import Passage
+from medseg.inference import BATCH_SIZE, Found, Member, Wish, fit, half, keep_largest, segment
+from medseg.package import Package
+from medseg.windows import OVERLAP, Tiling
+
+
+@dataclass
+class Ensemble:
+    """One model or several that agree, and how to apply them.
+
+    Attributes:
+        packages: the models; their networks are `package.network`.
+        device: where they are; the processor from then on if a card proves too small.
+        batch_size: windows at a time; None is the usual number.
+        limit: bytes to stay below.
+        folder: where scores that do not fit into memory may lie.
+        progress: is told the share of a case that was done since it was told last.
+    """
+
+    packages: Sequence[Package]
+    device: str = "cpu"
+    batch_size: int | None = None
+    limit: int | None = None
+    folder: Path | None = None
+    progress: Callable[[float], object] = lambda share: share
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The first model's `model.json`."""
+        return self.packages[0].spec
+
+    def segment(
+        self,
+        image: Float[np.ndarray, "c x y z"],
+        passage: Passage,
+        *,
+        single: Sequence[int] = (),
+        mirror: bool = False,
+        uncertainty: bool = False,
+        probabilities: bool = False,
+    ) -> dict[str, Num[np.ndarray, "i j k *n"] | None]:
+        """Labels and maps of a prepared volume by windows, on the scan's own grid.
+
+        Of the classes in `single` only the largest connected piece is kept.
+        """
+        members = [self._member(one, passage) for one in self.packages]
+        wish = Wish(
+            device=self.device,
+            batch_size=self.batch_size or BATCH_SIZE,
+            mirror=mirror,
+            uncertainty=uncertainty,
+            probabilities=probabilities,
+            progress=self.progress,
+        )
+        n_classes = len(self.packages[0].labels) + 1
+        if self.limit is not None:
+            counts = (image.shape[0], n_classes)
+            folder = self.folder or Path()
+            wish = fit(members, passage, counts=counts, wish=wish, limit=self.limit, folder=folder)
+
+        def run(wish: Wish) -> Found:
+            return segment(members, image, passage=passage, n_classes=n_classes, wish=wish)
+
+        try:
+            found = run(wish)
+        except torch.OutOfMemoryError:
+            if self.device == "cpu":
+                raise
+            self.leave_card()
+            found = run(replace(wish, device="cpu", batch_size=1))
+        frames = found.probabilities
+        return {
+            "labels": keep_largest(found.labels, single, passage=passage),
+            "entropy": found.entropy,
+            "probabilities": None if frames is None else frames.transpose(1, 2, 3, 0),
+        }
+
+    def leave_card(self) -> None:
+        """Go on with the processor, as after a card's OutOfMemoryError."""
+        warnings.warn(f"{self.device} is too small; going on with the cpu", stacklevel=2)
+        for one in self.packages:
+            one.network.to("cpu")
+        self.device = "cpu"
+        torch.cuda.empty_cache()
+
+    def _member(self, one: Package, passage: Passage) -> Member:
+        """One network and how it sees this scan."""
+        spec = one.spec
+        axis = spec.get("slice_axis")
+        axis = coarsest_axis(passage.native) if axis is None else axis
+        overlap = spec.get("overlap")
+        tiling = Tiling(
+            ndim=spec["ndim"],
+            slice_axis=axis,
+            patch_size=tuple(spec["patch_size"]),
+            stride=one.stride,
+            overlap=OVERLAP if overlap is None else overlap,
+        )
+        return Member(half(one.network, spec.get("precision")), tiling, one.network)
