@@ -1,7 +1,9 @@
 """The door: names the stages and opens one only when it is asked for."""
 
+import contextlib
 import sys
 from importlib import import_module
+from typing import Any
 
 STAGES = {
     "check": "find every problem of every case before anything is computed",
@@ -53,8 +55,8 @@ def main(arguments: list[str]) -> int:
         text = "stopped by the keyboard; finished results are intact, the same command goes on"
         sys.stderr.write(f"medseg {name}: {text}\n")
         return 130
-    except BrokenPipeError:
-        return 1
+    except BrokenPipeError:  # who read our lines has gone, as `| head` does
+        return _muted()
     except MemoryError as error:
         sys.stderr.write(f"medseg {name}: out of memory: {error}\n")
         return 1
@@ -66,16 +68,37 @@ def main(arguments: list[str]) -> int:
         return 1
 
 
+def _muted() -> int:
+    """Let nothing more be written to a pipe that nobody reads; the code a shell gives for that."""
+    import os
+
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
 def entry() -> None:
     """The console script, which also ends cleanly where a workflow stops a job by SIGTERM.
 
-    Training is left to Lightning's own handling of the signal.
+    Training is left to Lightning's own handling of the signal. A log line that cannot be written,
+    because its reader has gone, is no reason for a traceback in the middle of a training.
     """
+    import logging
     import signal
+
+    logging.raiseExceptions = False
 
     if sys.argv[1:2] != ["train"]:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code: Any = main(sys.argv[1:])
+    except SystemExit as stop:
+        code = stop.code
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _muted()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

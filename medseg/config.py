@@ -8,71 +8,17 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg import defaults, naming, signature
+from medseg import defaults, naming, schema, signature
 from medseg.naming import default_run as default_run
 from medseg.naming import variant as variant
-from medseg.provenance import existing, hash_value, tidy
+from medseg.provenance import existing, hash_value, sole, tidy, unwritable
+from medseg.schema import MACHINE, OPEN_GROUPS, DataConfig, TrainerConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-OPEN_GROUPS = ("model", "block", "task", "optimizer", "schedule", "augment")
-MACHINE = ("accelerator", "devices", "precision", "restart", "strategy", "threads", "workers")
-
-
-@dataclass
-class DataConfig:
-    """A dataset and how it is brought to working form; the source gets its path from `--in`."""
-
-    source: dict[str, Any] = field(default_factory=dict)
-    channels: list[str] = field(default_factory=list)
-    labels: dict[str, list[int]] = field(default_factory=dict)
-    instances: list[str] = field(default_factory=list)
-    spacing_mm: list[float | None] | None = None
-    intensity: str = "zscore"
-    slice_axis: int | None = None
-    folds: int = 0
-    fold: int = 0
-
-
-@dataclass
-class TrainerConfig:
-    """How long, on what and how carefully a network is trained.
-
-    Attributes:
-        steps_per_epoch: batches an epoch; null is one pass over all training slices (2-D) or cases.
-        patch_size: size of a training patch, two numbers for 2-D networks; null is the whole slice.
-        foreground: share of the patches that are centred on a labelled voxel.
-        val_every: epochs between validations on whole cases; the last epoch is always validated.
-        overlap: of neighbouring windows in validation and prediction; null is `windows.OVERLAP`.
-        patience: validations without a better Dice before training stops; null never stops early.
-        precision: auto is bf16 where the device has it, else fp16 on a GPU, else float32.
-        threads: CPU threads; null leaves PyTorch's choice.
-        restart: begin anew where a run of the same recipe is finished or can be resumed.
-    """
-
-    max_epochs: int = 100
-    steps_per_epoch: int | None = None
-    batch_size: int = 4
-    patch_size: list[int] | None = None
-    foreground: float = 0.33
-    val_every: int = 1
-    val_batch_size: int = 8
-    overlap: float | None = None
-    patience: int | None = None
-    gradient_clip: float | None = None
-    deterministic: bool = False
-    precision: str = "auto"
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: str = "auto"
-    workers: int = 0
-    threads: int | None = None
-    restart: bool = False
 
 
 def workflow_dir() -> Path:
@@ -133,13 +79,15 @@ def compose(
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             whole = hydra.compose(name, [*overrides, *extra], return_hydra_config=True)
     except HydraException as error:
-        raise ValueError(hydra_message(error)) from None
+        raise ValueError(hydra_message(error, name)) from None
     finally:
         GlobalHydra.instance().hydra = before
-    return settled(whole)
+    return settled(whole, name)
 
 
-def settled(whole: "DictConfig", choices: Mapping[str, Any] | None = None) -> "DictConfig":
+def settled(
+    whole: "DictConfig", name: str, *, choices: Mapping[str, Any] | None = None
+) -> "DictConfig":
     """A composed configuration without Hydra's own part, what was chosen kept under `choices`."""
     from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -148,16 +96,18 @@ def settled(whole: "DictConfig", choices: Mapping[str, Any] | None = None) -> "D
     with read_write(whole), open_dict(whole):
         whole.pop("hydra", None)
         whole.choices = DictConfig(kept)
+    content: Any = OmegaConf.to_container(whole, resolve=False)
+    schema.refuse_undeclared(content, name)
     return whole
 
 
-def hydra_message(error: BaseException) -> str:
-    """What Hydra says about a recipe that does not compose, with the cause it found."""
+def hydra_message(error: BaseException, name: str) -> str:
+    """What Hydra says about a stage's recipe that does not compose, with the cause it found."""
     cause = error.__cause__
     text = str(error).strip()
     if cause is not None and type(cause).__module__.startswith("omegaconf"):
         text += "\n" + str(cause).strip()
-    return text
+    return schema.explained(text, name)
 
 
 def plain(node: Any) -> Any:  # noqa: ANN401 -- any recipe node
@@ -224,6 +174,19 @@ def given(cfg: "DictConfig") -> dict[str, int]:
     return facts
 
 
+def network(cfg: "DictConfig") -> Any:  # noqa: ANN401 -- what the recipe names
+    """The network of a recipe, or an error that says which values it cannot be built from."""
+    content = plain(cfg.model) | given(cfg)
+    try:
+        return signature.build(content)
+    except (RuntimeError, TypeError, ArithmeticError) as error:
+        asked = ", ".join(
+            f"{k}={v}" for k, v in content.items() if not isinstance(v, Mapping | str)
+        )
+        text = f"model={cfg.choices.get('model')} cannot be built from {asked}: {error}"
+        raise ValueError(text) from error
+
+
 def recipe_fingerprint(cfg: "DictConfig", groups: Iterable[str] = ()) -> str:
     """The hash of a recipe, or of some of its groups: what is computed, not where or by how many.
 
@@ -277,6 +240,14 @@ def default_prepared(cfg: "DictConfig", config_dirs: Sequence[str | Path] = ()) 
     return Path("data/prepared") / str(cfg.choices.data) / prepared_variant(cfg, config_dirs)
 
 
+def prepare_command(cfg: "DictConfig", out: Path, *, config_dirs: Sequence[str | Path]) -> str:
+    """The line for a shell that prepares what a recipe reads, into a folder if that may be."""
+    overrides = [f"data={cfg.choices.data}", *prepare_overrides(cfg, config_dirs)]
+    free = default_prepared(cfg, config_dirs) if out.is_file() else out
+    reads = accepts(cfg.data.source, "path")
+    return naming.prepare_command(overrides, free, reads=reads, config_dirs=config_dirs)
+
+
 def hydra_stage(
     name: str,
     function: Callable[["DictConfig", argparse.Namespace], Any],
@@ -304,17 +275,21 @@ def hydra_stage(
     register()
     job = Job(name, function, paths=own)
     flags, overrides = naming.parted(rest)
-    rest = [*flags, *naming.output(getattr(own, "out", None), overrides), *overrides]
+    out = getattr(own, "out", None)
+    if name == "train" and not {"-m", "--multirun"} & set(flags):
+        with sole(out or naming.default_run(overrides)):  # Hydra writes there before the job does
+            pass
+    rest = [*flags, *naming.output(out, overrides), *overrides]
     try:
         with _as_program(f"medseg {name}", rest):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
     except HydraException as error:
-        raise ValueError(hydra_message(error)) from None
+        raise ValueError(hydra_message(error, name)) from None
     except Stopped as stopped:
         raise stopped.error from None
     except (OSError, ValueError) as error:
         reason = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(reason, OSError):
+        if not isinstance(reason, OSError) or not unwritable(reason, job.out):
             raise
         text = f"the output folder cannot be written ({reason}); choose another --out"
         raise OSError(text) from None
@@ -360,7 +335,8 @@ class Job:
     ) -> None:
         self.name, self.function, self.paths = name, function, paths
         self.process = os.getpid()
-        self.kept = existing((getattr(paths, "out", None) or Path("data/runs")).absolute())
+        self.out = (getattr(paths, "out", None) or Path("data/runs")).absolute()
+        self.kept = existing(self.out)
         self.failures: list[str] = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -379,13 +355,14 @@ class Job:
         paths = argparse.Namespace(**vars(self.paths))
         paths.folder, paths.sweep, paths.config_dirs = Path(state.runtime.output_dir), sweep, extra
         try:
-            return self.function(settled(cfg, state.runtime.choices), paths)
+            return self.function(settled(cfg, self.name, choices=state.runtime.choices), paths)
         except KeyboardInterrupt:
             self.tidy(paths.folder, state.output_subdir)
             raise
         except (ValueError, OSError, ImportError, RuntimeError, KeyError, MemoryError) as error:
-            self.tidy(paths.folder, state.output_subdir)
-            if not sweep:
+            if not isinstance(error, BlockingIOError):
+                self.tidy(paths.folder, state.output_subdir)
+            if not sweep or isinstance(error, BrokenPipeError):
                 raise Stopped(error) from error
             text = f"{' '.join(state.overrides.task)}: {error}"
             sys.stderr.write(f"medseg {self.name}: {text}\n")

@@ -1,5 +1,6 @@
 """The networks of one call on one device: what predict hands to a task, whatever the task is."""
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +11,37 @@ import numpy as np
 import torch
 from jaxtyping import Float, Num
 
+from medseg import package
 from medseg.data.table import coarsest_axis
 from medseg.geometry.resample import Passage
 from medseg.inference import BATCH_SIZE, Found, Member, Wish, fit, half, keep_largest, segment
 from medseg.package import Package
 from medseg.windows import OVERLAP, Tiling
+
+
+def load(model: str, device: str, *, options: Mapping[str, Any]) -> list[Package]:
+    """Models that agree on what goes in and what comes out.
+
+    `model` is a model folder, a folder of these, or `method:NAME`, which takes its arguments from
+    those of `options` that it knows.
+    """
+    kind, colon, stem = model.partition(":")
+    if kind == "method" and colon:
+        one = package.method(stem, options)
+        one.network.to(device)
+        return [one]
+    packages = [package.load(folder, device) for folder in package.find(Path(model))]
+    first = packages[0]
+    agree = ("task", "channels", *getattr(package.task(first.spec), "AGREE", ()))
+    for other in packages:
+        for key in agree:
+            mine, its = first.spec.get(key), other.spec.get(key)
+            if json.dumps(mine) != json.dumps(its):
+                raise ValueError(
+                    f"the models of an ensemble must agree on {key}: {first.folder} has {mine}, "
+                    f"{other.folder} has {its}; give models of one recipe"
+                )
+    return packages
 
 
 @dataclass

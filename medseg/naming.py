@@ -4,6 +4,7 @@ Pure text, no Hydra: the overrides are what a user types, `model.width=8`.
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,18 @@ def differences(base: Mapping[str, Any], other: Mapping[str, Any], *, where: str
             yield from differences(old, new, where=f"{where}.{key}")
         elif old != new or key not in base:
             yield f"{where}.{key}={grammar(new)}"
+
+
+def prepare_command(
+    overrides: Iterable[str], out: Path, *, reads: bool, config_dirs: Sequence[str | Path] = ()
+) -> str:
+    """The line that prepares data, quoted for a shell."""
+    words = ["medseg", "prepare", *overrides, *(["--in", "SHEET_OR_FOLDER"] if reads else [])]
+    if len(config_dirs) == 1:
+        words += ["--config-dir", str(config_dirs[0])]
+    elif config_dirs:
+        words += [f"hydra.searchpath=[{','.join(quote(f'file://{d}') for d in config_dirs)}]"]
+    return shlex.join([*words, "--out", str(out)])
 
 
 def grammar(value: Any) -> str:  # noqa: ANN401 -- any YAML value

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from medseg import devices
+
 FULL = "32-true"
 
 
@@ -21,6 +23,15 @@ def chosen(asked: str, accelerator: str) -> str:
 def has_card(accelerator: str) -> bool:
     """Whether a trainer with this accelerator computes on CUDA."""
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def require_card(accelerator: str) -> None:
+    """Refuse an accelerator that this machine lacks; CUDA is not woken where a card is known."""
+    if accelerator not in ("gpu", "cuda") or devices.count() or torch.cuda.is_available():
+        return
+    if accelerator == "cuda" or not torch.backends.mps.is_available():
+        text = f"trainer.accelerator={accelerator}: there is no such card here; use auto or cpu"
+        raise ValueError(text)
 
 
 def half_type() -> torch.dtype:

@@ -1,6 +1,7 @@
 """Where an output comes from: hashes, versions, and files that are whole or not there at all."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,44 @@ def writable(folder: Path) -> None:
 def existing(path: Path) -> Path:
     """The innermost folder of a path that is there already, perhaps the path itself."""
     return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def unwritable(error: OSError, folder: Path) -> bool:
+    """Whether an error says that a folder cannot be written, and not that something else fails."""
+    if error.errno in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.ENOTDIR):
+        return True
+    return isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder)
+
+
+@contextlib.contextmanager
+def sole(folder: Path) -> Iterator[None]:
+    """Be the only one at work in a folder; the system ends the claim with the process.
+
+    The folder itself is locked, so nothing is left in it. Where it is absent or the system has no
+    such locks, nothing is claimed.
+
+    Raises:
+        BlockingIOError: another process is at work there.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        text = f"another training is writing into {folder}; wait for its end or name another --out"
+        raise BlockingIOError(text) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def tidy(folder: Path, own: Collection[str], *, kept: Path) -> None:

@@ -204,7 +204,28 @@ def _check_value(value: Any, annotation: Any, where: str, label: str) -> None:  
     if not matches(value, annotation):
         wanted = _spell(annotation)
         raise ValueError(f"{where}={_show(value)} does not fit {label}, which wants {wanted}")
+    inner = typing.get_args(annotation)
+    if isinstance(value, Mapping) and len(inner) == 2 and _is_object(inner[1]):
+        _check_objects(value, where)
     _check_inner(value, where)
+
+
+def _is_object(annotation: Any) -> bool:  # noqa: ANN401 -- any annotation
+    """Whether only an object can stand there, which YAML names by its class."""
+    return isinstance(annotation, type) and annotation.__module__.startswith("medseg.")
+
+
+def _check_objects(value: Mapping[str, Any], where: str) -> None:
+    """Refuse members without a class, as an override of a misspelt name makes them."""
+    named = [k for k, v in value.items() if isinstance(v, Mapping) and "_target_" in v]
+    for key in value:
+        if key not in named:
+            near = difflib.get_close_matches(key, named, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ValueError(
+                f"{where}.{key}={_show(value[key])} names no class by _target_{hint} "
+                f"({where} has: {', '.join(named) or 'none'}; ~{where}.<name> takes one away)"
+            )
 
 
 def _check_inner(value: Any, where: str) -> None:  # noqa: ANN401 -- any YAML value

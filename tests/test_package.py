@@ -1,6 +1,7 @@
 """A model folder gives the same network back, and chooses nothing that is not a network of ours."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -180,7 +181,7 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path):
 def test_every_file_of_a_model_is_as_readable_as_the_umask_says(tmp_path):
     before = os.umask(0o027)
     try:
-        package.save(tmp_path / "m", package.build(NETWORK), spec=SPEC)
+        package.save(tmp_path / "m", package.build(spec()["network"]), spec=spec())
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()}

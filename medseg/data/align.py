@@ -25,13 +25,13 @@ def turn(own: Grid, wanted: Grid) -> Orientation | None:
 def onto(
     array: Shaped[np.ndarray, "..."], own: Grid, *, wanted: Grid
 ) -> Shaped[np.ndarray, "..."] | None:
-    """An array of `own` on the axes of `wanted` (a view); None where the points are not the same."""
+    """An array of `own` on the axes of `wanted`, as a view; None where the points differ."""
     found = turn(own, wanted)
     return None if found is None else found.apply(array)
 
 
 def unaligned(own: Grid, wanted: Grid) -> tuple[Grid, Grid]:
-    """Both grids as they are best compared: on canonical axes where they name theirs differently."""
+    """Both grids as they compare best: on canonical axes where their own run differently."""
     if own.axcodes == wanted.axcodes:
         return own, wanted
     return own.canonical(), wanted.canonical()

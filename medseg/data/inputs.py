@@ -242,7 +242,7 @@ def _channels(
         for other, earlier in given.items():
             if earlier.samefile(path):
                 raise ValueError(
-                    f"{other} and {name} are the same image ({path}); give each channel its own"
+                    f"{other} and {name} hold the same image ({path}); give each channel its own"
                 )
         given[name] = Path(path)
     missing = [c for c in channels if c not in given]

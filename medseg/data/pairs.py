@@ -47,11 +47,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of one case, why it failed (if it did), and what else must be said."""
+    """The rows of one case, why it failed (if it did), and what else must be said.
+
+    `values` are those of the reference and of the prediction, where no structure is named.
+    """
 
     rows: list[dict[str, Any]]
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    values: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
 
 def predictions(folder: Path) -> dict[str, Path]:
@@ -106,9 +110,11 @@ def score(job: Job) -> Result:
     reference, grid, prediction, reason = load(job)
     known = job.structures
     warnings: list[str] = []
+    values: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
     if known is None:
-        values = {*values_in(reference), *([] if prediction is None else values_in(prediction))}
-        known = tuple(Structure(f"label_{v}", (v,), (v,)) for v in sorted(values - {0}))
+        of_prediction = [] if prediction is None else values_in(prediction)
+        values = frozenset(values_in(reference)) - {0}, frozenset(of_prediction) - {0}
+        known = tuple(Structure(f"label_{v}", (v,), (v,)) for v in sorted(values[0] | values[1]))
     else:
         for what, labels in (("reference", reference), ("prediction", prediction)):
             mine = {v for s in known for v in getattr(s, what)} | {0}
@@ -125,7 +131,21 @@ def score(job: Job) -> Result:
         cropped=cropped_axis(job.record, grid, slice_axis=job.slice_axis),
     )
     named = [{"case": job.record.case, **row} for row in rows]
-    return Result(named, reason, tuple(warnings))
+    return Result(named, reason, tuple(warnings), values)
+
+
+def unmatched(results: Sequence[Result]) -> list[str]:
+    """A warning where references and predictions, none of them named, hold different values."""
+    ours, theirs = (frozenset().union(*(r.values[i] for r in results)) for i in (0, 1))
+    if ours == theirs or not theirs:
+        return []
+    shown = [listed([str(v) for v in sorted(values)]) for values in (ours, theirs)]
+    given = ",".join(str(v) for v in sorted(ours | theirs)[:12])
+    return [
+        f"the references hold the values {shown[0] or 'none'} and the predictions {shown[1]}, and "
+        "nothing says which mean the same, so each is scored as a structure of its own; name them, "
+        f"e.g. --labels structure={given}"
+    ]
 
 
 def load(job: Job) -> tuple[Labels, Grid, Labels | None, str]:

@@ -101,7 +101,7 @@ def _keep(
 
 def named(error: Exception, case: str) -> Exception:
     """The same error with the case's name in it."""
-    if isinstance(error, ValueError | OSError) and case in str(error):
+    if isinstance(error, ValueError | OSError) and f"case {case}" in str(error):
         return error
     if isinstance(error, MemoryError):
         text = f"case {case} needs more memory than there is ({error}); try --workers 1"

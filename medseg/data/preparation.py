@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from medseg.data import intensity, labels, pool, sheet
+from medseg.data import intensity, labels, pool, room, sheet
 from medseg.data.prepared import FORMAT, index_parts
 from medseg.data.table import SHEET, Record, Table, coarsest_axis, volumes
 from medseg.geometry.resample import Passage
@@ -26,6 +27,7 @@ from medseg.provenance import (
     write_json,
     write_text,
 )
+from medseg.sample import Sample
 
 Spacing = tuple[float | None, float | None, float | None]
 BYTES_A_VOXEL = 24
@@ -132,26 +134,31 @@ def prepare_dataset(
         Counts `prepared` and `kept`, and the folder as `out`.
     """
     wanted = Recipe.of(recipe)
-    index, count = shard
-    if not 1 <= index <= count:
-        raise ValueError(f"shard {index}/{count}: wanted i/n with i from 1 to n")
+    room.spare(out, source)
     with _tidied(out):
         writable(out)
         table = _table(source, wanted, recipe.get("source"), out)
         wanted = wanted.settled(table)
         table.slice_axis = wanted.slice_axis
-        picked = list(enumerate(table.records()))[index - 1 :: count]
+        told = room.astride(table.records(), folded=bool(recipe.get("folds")))
+        picked = _picked(table, shard)
         _all_there([record for _, record in picked])
-        if workers is None:
-            workers = _workers([record for _, record in picked], wanted)
-        reader = table.alone()
+        workers = workers or _workers([record for _, record in picked], wanted)
         one = partial(prepare_case, recipe=wanted, out=out)
-        tasks = [(record.case, (reader, record)) for _, record in picked]
+        tasks = [(record.case, (table.alone(), record)) for _, record in picked]
         done = pool.each(one, tasks, workers=workers, what="prepare")
         rows = [{"place": n, **row} for (n, _), (row, _) in zip(picked, done, strict=True)]
-        _write_index(out, table, wanted, recipe.get("source"), rows, shard)
+        _write_index(out, table, wanted, recipe.get("source"), rows, shard, told=told)
         kept = sum(was_there for _, was_there in done)
         return {"prepared": len(rows) - kept, "kept": kept, "out": str(out)}
+
+
+def _picked(table: Table, shard: tuple[int, int]) -> list[tuple[int, Record]]:
+    """The shard's cases and their places in the sheet."""
+    index, count = shard
+    if not 1 <= index <= count:
+        raise ValueError(f"shard {index}/{count}: wanted i/n with i from 1 to n")
+    return list(enumerate(table.records()))[index - 1 :: count]
 
 
 @contextlib.contextmanager
@@ -264,7 +271,7 @@ def prepare_case(
     folder = out / "cases" / f"{record.case}-{key}"
     was_there = (folder / "case.json").is_file()
     if not was_there:
-        with atomic_folder(folder) as part:
+        with room.full_disk_told(record.case, out), atomic_folder(folder) as part:
             _write_case(table, record, recipe, part)
     about = read_json(folder / "case.json")
     row = {
@@ -291,27 +298,15 @@ def _file(path: Path, out: Path) -> dict[str, str]:
 def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> None:
     sample = table.load(record)
     passage = Passage.to(sample.space, recipe.spacing_mm)
+    room.check_room(passage, len(recipe.channels), folder=folder)
     present = sample.meta["present"]
-    image = np.lib.format.open_memmap(
-        folder / "image.npy",
-        mode="w+",
-        dtype=np.float32,
-        shape=(len(recipe.channels), *passage.working.shape),
-    )
-    found = {}
-    for number, channel in enumerate(recipe.channels):
-        working = passage.image(sample.image[number : number + 1])
-        try:
-            image[number : number + 1], (numbers,) = intensity.normalise(working, recipe.intensity)
-        except ValueError as error:
-            raise ValueError(f"case {record.case}, {channel}: {error}") from None
-        if present[number]:
-            found[channel] = numbers
-    image.flush()
+    found: dict[str, Any] = {}
+    shape = (len(recipe.channels), *passage.working.shape)
+    room.save(folder / "image.npy", shape, _scaled(sample, passage, recipe, found), np.float32)
     foreground = {}
     if sample.target is not None:
         target = np.ascontiguousarray(passage.labels(sample.target))
-        np.save(folder / "label.npy", target)
+        room.save(folder / "label.npy", target.shape, [target], target.dtype.type)
         foreground = {n: int((target == k).sum()) for k, n in enumerate(recipe.labels, 1)}
     about = {
         "case": record.case,
@@ -329,6 +324,21 @@ def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> N
     write_json(folder / "case.json", about)
 
 
+def _scaled(
+    sample: Sample, passage: Passage, recipe: Recipe, found: dict[str, Any]
+) -> Iterator[Float[np.ndarray, "1 x y z"]]:
+    """Channel by channel the normalised values; `found` gets the statistics of those there."""
+    for number, channel in enumerate(recipe.channels):
+        working = passage.image(sample.image[number : number + 1])
+        try:
+            values, (numbers,) = intensity.normalise(working, recipe.intensity)
+        except ValueError as error:
+            raise ValueError(f"case {sample.id}, {channel}: {error}") from None
+        if sample.meta["present"][number]:
+            found[channel] = numbers
+        yield values
+
+
 def _write_index(
     out: Path,
     table: Table,
@@ -336,6 +346,8 @@ def _write_index(
     source: Any,  # noqa: ANN401 -- the recipe's node as plain values
     rows: Sequence[Mapping[str, Any]],
     shard: tuple[int, int],
+    *,
+    told: Sequence[str],
 ) -> None:
     mark = hash_value([recipe.content(), recipe.data, recipe.instances, source])[:16]
     meta = {
@@ -350,12 +362,13 @@ def _write_index(
         "volume": recipe.volume,
         "source": source,
         "fingerprint": mark,
+        "warnings": told,
         "versions": versions(("medseg", "numpy", "scipy", "nibabel")),
     }
     mine = out / "index" / f"{shard[0]}-of-{shard[1]}.json"
     before = read_json(mine)["cases"] if mine.is_file() else []
-    write_text(out / SHEET, sheet.text(table.records(), recipe.channels, folder=out))
     write_json(mine, {"fingerprint": mark, "cases": rows})
+    write_text(out / SHEET, sheet.text(table.records(), recipe.channels, folder=out))
     write_json(out / "prepared.json", meta)
     for path in index_parts(out):
         if not path.stem.endswith(f"-of-{shard[1]}"):

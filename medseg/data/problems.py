@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
+from medseg.data import notes
 from medseg.data.align import onto, turn, unaligned
 from medseg.data.sheet import Problem, Record
 from medseg.data.table import cropped_axis, volumes
 from medseg.geometry.grid import Grid
 from medseg.provenance import hash_array
+from medseg.sample import Sample
 
 GEOMETRY = "geometry"
 MANY = 255
@@ -30,6 +32,7 @@ class Examined:
         grid: of its first readable channel.
         prints: channel to the hash of its values in canonical order, constant volumes left out.
         label: the same hash of its label.
+        notes: what is worth a look and no problem.
     """
 
     record: Record
@@ -37,6 +40,7 @@ class Examined:
     grid: Grid | None = None
     prints: Mapping[str, str] = field(default_factory=dict)
     label: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def examine(
@@ -48,6 +52,7 @@ def examine(
 ) -> Examined:
     """Read every file of a case and list what is wrong; errors of reading are problems, too."""
     problems: list[Problem] = []
+    told: list[str] = []
     prints: dict[str, str] = {}
     first: tuple[str, Grid] | None = None
     chosen = volumes(record, volume)
@@ -55,19 +60,19 @@ def examine(
         found = _open(record.case, channel, path, chosen[channel], problems)
         if found is None:
             continue
-        image, grid = found
+        image, grid = found.image[0], found.space
+        told += notes.of_file(found, f"{record.case}, {channel}")
         if first is None:
             first = (channel, grid)
             problems += _slices(record, grid, slice_axis)
         problems += _geometry(record.case, channel, grid, first)
         problems += _values(record.case, channel, image)
-        if image.size and np.isfinite(image.flat[0]) and (image != image.flat[0]).any():
-            prints[channel] = _print(image, grid)
+        prints |= _prints(channel, image, grid)
     label = ""
     if record.label is not None:
         found = _open(record.case, "label", record.label, None, problems)
         if found is not None:
-            image, grid = found
+            image, grid = found.image[0], found.space
             first = first or ("label", grid)
             problems += _geometry(record.case, "label", grid, first)
             label = _print(image, grid)
@@ -77,8 +82,7 @@ def examine(
     elif record.split in {"train", "val"}:
         problems.append(_unlabelled(record))
     problems += _twins(record.case, prints)
-    grid_found = first[1] if first else None
-    return Examined(record, tuple(problems), grid_found, prints, label)
+    return Examined(record, tuple(problems), first and first[1], prints, label, tuple(told))
 
 
 def _unlabelled(record: Record) -> Problem:
@@ -89,7 +93,7 @@ def _unlabelled(record: Record) -> Problem:
 
 def _open(
     case: str, channel: str, path: Path, volume: int | None, problems: list[Problem]
-) -> tuple[Num[np.ndarray, "i j k"], Grid] | None:
+) -> Sample | None:
     from medseg.io import formats
 
     if not path.exists():
@@ -97,7 +101,7 @@ def _open(
         problems.append(Problem(case, "missing file", f"{channel}: no {path}", "a file", cure))
         return None
     try:
-        sample = formats.read(path, volume=volume)
+        return formats.read(path, volume=volume)
     except (ValueError, OSError, EOFError, MemoryError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         what, _, cure = text.rpartition("; ")
@@ -105,7 +109,12 @@ def _open(
         cure = cure if what else "copy or convert the file again, or remove the case"
         problems.append(Problem(case, "unreadable", found, "a readable image", cure))
         return None
-    return sample.image[0], sample.space
+
+
+def _prints(channel: str, image: Num[np.ndarray, "i j k"], grid: Grid) -> dict[str, str]:
+    """The channel's hash, unless all voxels are the same."""
+    varied = np.isfinite(image.flat[0]) and (image != image.flat[0]).any()
+    return {channel: _print(image, grid)} if varied else {}
 
 
 def _print(image: Num[np.ndarray, "i j k"], grid: Grid) -> str:
@@ -180,7 +189,7 @@ def _values(case: str, channel: str, image: Num[np.ndarray, "i j k"]) -> Iterato
     elif image.min() == image.max():
         yield Problem(
             case,
-            "empty image",
+            "constant",
             f"{channel}: every voxel is {image.flat[0]:g}",
             "an image",
             "export the series again",

@@ -249,6 +249,20 @@ def _record(folder: Path, row: Mapping[str, str], *, channels: Sequence[str]) ->
     )
 
 
+def astride(records: Iterable[Record]) -> list[tuple[str, list[str]]]:
+    """Subjects whose cases stand in several splits, and these; not where `slices` parts them."""
+    people: dict[str, list[Record]] = {}
+    for record in records:
+        if record.subject and record.split:
+            people.setdefault(record.subject, []).append(record)
+    found = []
+    for subject, cases in people.items():
+        splits = [s for s in SPLITS if s and any(record.split == s for record in cases)]
+        if len(splits) > 1 and not all(record.slices for record in cases):
+            found.append((subject, splits))
+    return found
+
+
 def image_columns(path: Path, suffixes: Iterable[str]) -> list[str]:
     """The columns whose cells name files: those with an image's suffix or an existing path."""
     sheet = parse(path)

@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from medseg.data.prepared import Prepared, PreparedRecord
@@ -33,6 +34,39 @@ def split(prepared: Prepared, n_folds: int, *, fold: int) -> dict[str, list[Prep
     if not found["val"]:
         log.warning("no validation case: the last weights are kept, whether they are best or not")
     return found
+
+
+def shared(splits: Mapping[str, Sequence[PreparedRecord]]) -> list[str]:
+    """Subjects and images that stand in training and in validation, in words.
+
+    Cases that the sheet cuts from one volume by `slices` without overlap are meant so.
+    """
+    sides = {"train": splits["train"], "val": splits["val"]}
+    groups: dict[tuple[str, str], list[tuple[str, PreparedRecord]]] = {}
+    for side, records in sides.items():
+        for record in records:
+            marks = {("image", str(s.get("sha256", ""))) for s in record.sources.values()}
+            for kind, name in sorted({("subject", record.subject), *marks}):
+                if name:
+                    groups.setdefault((kind, name), []).append((side, record))
+    told: dict[frozenset[str], str] = {}
+    for (kind, name), members in sorted(groups.items(), key=lambda item: item[0][0] == "image"):
+        cases = [record.case for _, record in members]
+        if len({side for side, _ in members}) > 1 and not _cut(r for _, r in members):
+            label = f"subject {name}" if kind == "subject" else "the same image"
+            some = f"{', '.join(cases[:5])}{' …' if len(cases) > 5 else ''}"
+            text = f"{label} stands in training and in validation ({some}): its Dice is too good"
+            told.setdefault(frozenset(cases), text)
+    return list(told.values())
+
+
+def _cut(records: Iterable[PreparedRecord]) -> bool:
+    """Whether these are slices of one volume that do not overlap."""
+    known = list(records)
+    spans = sorted(r.slices for r in known if r.slices is not None)
+    volumes = {str(sorted(s.get("sha256", "") for s in r.sources.values())) for r in known}
+    apart = all(a[1] <= b[0] for a, b in pairwise(spans))
+    return len(spans) == len(known) and len(volumes) == 1 and apart
 
 
 def mismatches(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -75,3 +75,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
   addEventListener("afterprint", show);
 }
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
+// A link into a folded part opens it, and all that it lies in.
+const reveal = () => {
+  const aim = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!aim) return;
+  for (let part = aim; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  aim.scrollIntoView();
+};
+addEventListener("hashchange", reveal);
+document.querySelectorAll('a[href^="#"]').forEach((link) => link.addEventListener("click", () => setTimeout(reveal)));
+reveal();

@@ -3,12 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
-from medseg.metrics.statistics import paired_p_value
 from medseg.provenance import versions
 from medseg.report.charts import Dot, curves, interval, strips
+from medseg.report.comparison import SHARES, tables
+from medseg.report.pools import Pool, pools
 from medseg.report.runs import Run
 from medseg.report.summary import DEFINITIONS, case_means
 
@@ -16,6 +17,7 @@ BAD = ("failed", "missed", "spurious")
 MOST_ROWS = 2000
 MOST_LANES = 24
 MOST_FAILURES = 400
+MANY = 12
 TITLES = {
     "dice": "Dice",
     "iou": "IoU",
@@ -27,7 +29,6 @@ TITLES = {
     "distance_mm": "Centre distance",
 }
 UNITS = {"_mm": "mm", "_ml": "ml", "_uK": "µK", "_deg": "°", "_s": "s"}
-SHARES = ("dice", "iou", "nsd")
 COMPARED = ("nsd", "hd95_mm", "volume_error_ml")
 DRAWN = ("dice", "nsd", "hd95_mm", "assd_mm")
 NOTHING = "\N{EN DASH}"
@@ -51,16 +52,22 @@ def render(runs: Sequence[Run], *, title: str) -> str:
         "label": label,
         "unit": unit,
     }
-    views = [_view(run, place) for place, run in enumerate(runs)]
+    views = [_view(run, f"run-{place}") for place, run in enumerate(runs)]
+    entries = _entries(views)
+    pooled = any(entry["members"] for entry in entries)
     return environment.get_template("page.html.j2").render(
         title=title,
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=versions(("medseg",)).get("medseg", ""),
         views=views,
-        groups=_groups(views),
+        entries=entries,
+        shelves=_shelves(entries),
+        groups=tables(entries),
+        singles=tables(views) if pooled else [],
+        many=MANY,
         failures=_failures(runs),
         most_failures=MOST_FAILURES,
-        notes=_notes(runs),
+        notes=_notes(runs, [entry["run"] for entry in entries]),
         n_cases=len({row["case"] for run in runs for row in run.rows}),
         definitions=_definitions(runs),
         compared=[m for m in COMPARED if any(m in run.metrics for run in runs)],
@@ -108,15 +115,15 @@ def _hundredths(value: float) -> int:
     return int(value * 100) if value in (0, 1) else round(min(max(value * 100, 1), 99))
 
 
-def _view(run: Run, place: int) -> dict[str, Any]:
+def _view(run: Run, anchor: str) -> dict[str, Any]:
     """What the template shows of one run."""
     parts = {p for names in (run.summary.get("instances") or {}).values() for p in names}
     rows = sorted(run.rows, key=_worst_first)
     structures: Mapping[str, Mapping[str, Any]] = run.summary["structures"]
-    wholes = {name: s for name, s in structures.items() if s["instance_of"] is None}
+    wholes = _wholes(run)
     return {
         "run": run,
-        "anchor": f"run-{place}",
+        "anchor": anchor,
         "name": run.name,
         "summary": run.summary,
         "headline": _headline(run, wholes),
@@ -131,7 +138,49 @@ def _view(run: Run, place: int) -> dict[str, Any]:
         "facts": _facts(run),
         "pooled": {m: _pooled(run, m, parts) for m in run.metrics},
         "means": case_means([r for r in run.rows if r["structure"] not in parts], _main(run)),
+        "members": [],
+        "sd": None,
     }
+
+
+def _entries(views: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pools and the runs that belong to none, in the order of the runs."""
+    owner: dict[int, dict[str, Any]] = {}
+    for number, pool in enumerate(pools([view["run"] for view in views])):
+        inside = {id(run) for run in pool.members}
+        members = [view for view in views if id(view["run"]) in inside]
+        entry = _pool_view(pool, members, f"pool-{number}")
+        owner |= dict.fromkeys(inside, entry)
+    every = [owner.get(id(view["run"]), view) for view in views]
+    return list({entry["anchor"]: entry for entry in every}.values())
+
+
+def _pool_view(pool: Pool, members: Sequence[dict[str, Any]], anchor: str) -> dict[str, Any]:
+    """A pool as a view: its runs' problems are added up, its seeds' means have a spread."""
+    view = _view(pool.run, anchor)
+    means = [_headline(run, _wholes(run))["mean"] for run in pool.seeds]
+    known = [mean for mean in means if mean is not None]
+    wrong: Counter[str] = sum((member["wrong"] for member in members), Counter())
+    return view | {
+        "members": members,
+        "wrong": wrong,
+        "sd": stdev(known) if len(known) > 1 else None,
+        "facts": [],
+    }
+
+
+def _shelves(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The cards: on one shelf, or where they are many on a shelf an experiment."""
+    shelves: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        name = str(entry["run"].experiment) if len(entries) > MANY else ""
+        shelves.setdefault(name, []).append(entry)
+    return [{"name": name, "views": inside} for name, inside in shelves.items()]
+
+
+def _wholes(run: Run) -> dict[str, Mapping[str, Any]]:
+    structures: Mapping[str, Mapping[str, Any]] = run.summary["structures"]
+    return {name: s for name, s in structures.items() if s["instance_of"] is None}
 
 
 def _main(run: Run) -> str:
@@ -200,62 +249,6 @@ def _panels(run: Run) -> list[str]:
     return [panel for panel in panels if panel]
 
 
-def _groups(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Runs that were scored on the same cases and structures, the best first.
-
-    Each one's difference to the first is told with a paired test, where there are enough cases.
-    """
-    together: dict[tuple[frozenset[str], ...], list[Mapping[str, Any]]] = {}
-    for view in views:
-        key = (frozenset(view["means"]), frozenset(view["wholes"]), frozenset([_main(view["run"])]))
-        together.setdefault(key, []).append(view)
-    groups = []
-    for members in together.values():
-        rising = _main(members[0]["run"]) in SHARES
-        ranked = sorted(
-            members,
-            key=lambda v: (v["headline"]["mean"] or 0.0) * (-1 if rising else 1),
-        )
-        lead = ranked[0]["means"]
-        groups.append(
-            {
-                "views": ranked,
-                "structures": list(ranked[0]["wholes"]),
-                "n_cases": len(lead),
-                "p": {v["anchor"]: _p_value(lead, v["means"]) for v in ranked[1:]},
-                "seeds": _over_seeds(ranked),
-                "instances": any(v["summary"].get("detection_rate") for v in ranked),
-            }
-        )
-    return groups
-
-
-def _over_seeds(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and spread of the main score over the seeds of one experiment and variant."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for view in views:
-        run, mean = view["run"], view["headline"]["mean"]
-        if run.seed and mean is not None:
-            found.setdefault((run.experiment, run.variant), []).append(mean)
-    return [
-        {
-            "name": " ".join(n for n in key if n != "base"),
-            "n": len(v),
-            "mean": fmean(v),
-            "sd": stdev(v),
-        }
-        for key, v in found.items()
-        if len(v) > 1
-    ]
-
-
-def _p_value(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
-    shared = sorted(set(one) & set(other))
-    if len(shared) < 6:
-        return None
-    return paired_p_value([one[c] for c in shared], [other[c] for c in shared])
-
-
 def _failures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Every row that went wrong, with its reason; a failed case is one line for all structures."""
     found = []
@@ -287,10 +280,10 @@ def _said(row: Mapping[str, Any]) -> str:
     return "predicted, not in the reference" + (f" ({size:.2f} ml)" if size else "")
 
 
-def _notes(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """What a reader must know before believing a number, in plain words."""
+def _notes(runs: Sequence[Run], pooled: Sequence[Run]) -> list[dict[str, str]]:
+    """What a reader must know before believing a number; subjects are counted in `pooled`."""
     notes: dict[tuple[str, str], list[str]] = {}
-    for run in runs:
+    for run in pooled:
         told = run.summary
         people = told.get("n_subjects")
         if people == 1:
@@ -299,6 +292,8 @@ def _notes(runs: Sequence[Run]) -> list[dict[str, str]]:
         elif people is None and "subjects" in told:
             text = "Subjects are unknown: intervals take every case for a person of its own."
             notes.setdefault(("info", text), []).append(run.name)
+    for run in runs:
+        told = run.summary
         for leak in told.get("leaks") or []:
             kind = "info" if leak.get("declared") else "bad"
             head = "Declared leak: " if leak.get("declared") else "Leak: "
@@ -307,7 +302,12 @@ def _notes(runs: Sequence[Run]) -> list[dict[str, str]]:
             notes.setdefault(("warn", _sentence(str(text))), []).append(run.name)
     order = {"bad": 0, "warn": 1, "info": 2}
     listed = sorted(notes.items(), key=lambda item: order[item[0][0]])
-    return [{"kind": k, "text": text, "runs": ", ".join(names)} for (k, text), names in listed]
+    return [{"kind": k, "text": text, "runs": _names(names)} for (k, text), names in listed]
+
+
+def _names(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _sentence(text: str) -> str:

@@ -50,9 +50,20 @@ def main(arguments: list[str]) -> int:
     mended = _mend(cases, rows.channels, options=options, out=out) if options.fix else {}
     problems = [mended.get(problem, problem) for problem in problems]
     left = [problem for problem in problems if not problem.cure.startswith("mended")]
-    _write(out, options, rows, cases, problems, declared)
+    told = _notes(cases)
+    _write(out, options, rows, cases, problems=problems, declared=declared, notes=told)
+    for note in told:
+        sys.stdout.write(f"note: {note}\n")
     _tell(problems, declared, len(rows.records), out)
     return 1 if left else 0
+
+
+def _notes(cases: "Sequence[Examined]") -> list[str]:
+    """What is worth a look and does not change the exit code."""
+    from medseg.data.notes import of_spacings
+
+    grids = {case.record.case: case.grid for case in cases if case.grid is not None}
+    return [*(note for case in cases for note in case.notes), *of_spacings(grids)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -218,8 +229,10 @@ def _write(
     options: argparse.Namespace,
     rows: Rows,
     cases: "Sequence[Examined]",
+    *,
     problems: "Sequence[Problem]",
     declared: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
 ) -> None:
     from medseg.provenance import versions, write_json
 
@@ -233,6 +246,7 @@ def _write(
             for p in problems
         ],
         "declared_leaks": declared,
+        "notes": notes,
         "versions": versions(("medseg", "numpy", "nibabel")),
     }
     write_json(out / "check.json", content)
@@ -285,4 +299,9 @@ def _tell(
         )
     mended = sum(problem.cure.startswith("mended") for problem in problems)
     also = f" ({mended} mended)" if mended else ""
-    sys.stdout.write(f"{count} cases, {len(problems)} problems{also}: {out / 'check.json'}\n")
+    sizes = f"{_many(count, 'case')}, {_many(len(problems), 'problem')}"
+    sys.stdout.write(f"{sizes}{also}: {out / 'check.json'}\n")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -260,6 +260,9 @@ def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -
             f"medseg evaluate: case {failure['case']} failed: {failure['reason']}; "
             "it is scored as missed\n"
         )
+    leaked = [str(leak["text"]) for leak in plan.leaks if not leak["declared"]]
+    for text in [*pairs.unmatched(results), *leaked]:
+        sys.stderr.write(f"medseg evaluate: warning: {text}\n")
     sys.stdout.write(_line(summary, options.out / f"scores{part}.csv") + "\n")
     return 1 if failures else 0
 
@@ -296,10 +299,6 @@ def _summary(
         if s.instances
     }
     models = [s["model"] for s in plan.sidecars.values() if isinstance(s.get("model"), dict)]
-    kinds = list(dict.fromkeys(str(model.get("sha256")) for model in models))
-    warnings = [*plan.warnings, *(text for result in results for text in result.warnings)]
-    if len(kinds) > 1:
-        warnings.append(f"the predictions come from {len(kinds)} different models")
     return {
         "format": 1,
         **summarise(rows, METRICS, subjects=subjects, instances=instances),
@@ -317,8 +316,17 @@ def _summary(
         "evaluated": time.strftime("%Y-%m-%d %H:%M %Z"),
         "definitions": DEFINITIONS,
         "versions": versions(("medseg", "numpy", "scipy", "nibabel")),
-        "warnings": warnings,
+        "warnings": _warnings(plan, results, models),
     }
+
+
+def _warnings(
+    plan: Plan, results: Sequence[Result], models: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    found = [*plan.warnings, *(text for result in results for text in result.warnings)]
+    kinds = len({str(model.get("sha256")) for model in models})
+    mixed = [f"the predictions come from {kinds} different models"] if kinds > 1 else []
+    return [*found, *pairs.unmatched(results), *mixed]
 
 
 def _pictures(

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 Run = Callable[["np.ndarray"], "np.ndarray"]
 
 _TOLERANCE = 1e-4
+_LEAST = 32
+_FILES = {".onnx", ".pt2", ".pt", ".pth", ".tar", ".gz", ".tgz", ".txt", ".json"}
 _EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 
 def main(arguments: list[str]) -> int:
     """Export one model; the file appears only if it gives the same values."""
     from medseg import package
+    from medseg.data.predictions import opened
 
     options = _parser().parse_args(arguments)
     out = Path(options.out)
@@ -36,12 +39,33 @@ def main(arguments: list[str]) -> int:
             f"{options.model} holds {len(folders)} models and one is exported at a time; "
             f"give e.g. {folders[0]}"
         )
-    if options.format != "bundle" and out.is_dir():
-        raise ValueError(f"--out {out} is a folder; {options.format} is one file: name it")
-    model = package.load(folders[0])
-    text = _FORMATS[options.format](model, out)
+    _check_name(out, options.format)
+    with opened(out.parent):
+        text = _FORMATS[options.format](package.load(folders[0]), out)
     sys.stdout.write(f"{out}: {text}\n")
     return 0
+
+
+_SUFFIX = {"onnx": ".onnx", "program": ".pt2"}
+
+
+def _check_name(out: Path, kind: str) -> None:
+    """The suffix says the format; a bundle is a folder or a .zip file."""
+    wanted = _SUFFIX.get(kind)
+    if wanted is not None and out.is_dir():
+        raise ValueError(f"--out {out} is a folder; {kind} is one file: name it")
+    if wanted is not None and out.suffix.lower() != wanted:
+        raise ValueError(
+            f"--out {out} does not end in {wanted}, as --format {kind} does; give "
+            f"{out.with_suffix(wanted)}"
+        )
+    if wanted is None and (
+        out.suffix.lower() in _FILES or (out.is_file() and out.suffix != ".zip")
+    ):
+        raise ValueError(
+            f"--out {out}: a bundle is a folder or a .zip file; give {out.with_suffix('')} or "
+            f"{out.with_suffix('.zip')}"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +98,7 @@ def _onnx(model: "Package", out: Path) -> str:
         with _quiet():
             return torch.onnx.export(
                 model.network,
-                (_example(model, 0),),
+                (_traced(model) if free else _example(model, 0),),
                 dynamo=True,
                 dynamic_shapes=(_shapes(model) if free else None),
                 input_names=["image"],
@@ -103,7 +127,7 @@ def _program(model: "Package", out: Path) -> str:
         with _quiet():
             return torch.export.export(
                 model.network,
-                (_example(model, 0),),
+                (_traced(model) if free else _example(model, 0),),
                 dynamic_shapes=(_shapes(model) if free else None),
             )
 
@@ -144,12 +168,13 @@ def _bundle(model: "Package", out: Path) -> str:
 def _write_bundle(model: "Package", folder: Path, name: str) -> str:
     import torch
 
+    from medseg import bundle
     from medseg.provenance import write_json
 
     (folder / "models").mkdir(parents=True)
     torch.save(model.network.state_dict(), folder / "models" / "model.pt")
-    write_json(folder / "configs" / "metadata.json", _metadata(model, name))
-    write_json(folder / "configs" / "inference.json", _inference(model))
+    write_json(folder / "configs" / "metadata.json", bundle.metadata(model, name))
+    write_json(folder / "configs" / "inference.json", bundle.inference(model))
     write_json(folder / "docs" / "medseg_model.json", dict(model.spec))
     network = _open_bundle(folder)
     found = _compare(model, lambda x: network(torch.from_numpy(x)).detach().numpy(), free=True)
@@ -157,19 +182,18 @@ def _write_bundle(model: "Package", folder: Path, name: str) -> str:
 
 
 def _open_bundle(folder: Path) -> Callable[["Tensor"], "Tensor"]:
-    """The bundle's network as MONAI builds it, with the bundle's weights."""
-    import torch
-
+    """The bundle's network as MONAI's parser gives it, on the processor."""
     with _quiet():
         from monai.bundle.config_parser import ConfigParser
 
         parser = ConfigParser()
         parser.read_config(folder / "configs" / "inference.json")
         parser.read_meta(folder / "configs" / "metadata.json")
-        network: Any = parser.get_parsed_content("network_def")
-        parser.get_parsed_content("inferer")
-    network.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
-    return network.eval()
+        parser["bundle_root"], parser["device"] = str(folder), "cpu"
+        network: Any = parser.get_parsed_content("network")
+        for name in ("dataset", "inferer", "postprocessing"):
+            parser.get_parsed_content(name)
+    return network
 
 
 _FORMATS: dict[str, Callable[["Package", Path], str]] = {
@@ -194,7 +218,7 @@ def _need(*names: str) -> None:
 def _quiet() -> Iterator[None]:
     """Exporters and MONAI tell of things that a user cannot change."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -203,25 +227,37 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _example(model: "Package", extra: int) -> "Tensor":
-    """Random windows of the network's own size, plus `extra` strides along each axis."""
+def _example(model: "Package", extra: int, *, least: int = 1) -> "Tensor":
+    """A random window of the network's own size; `extra` more, and so many strides larger.
+
+    Each axis has `least` strides or more.
+    """
     import torch
 
     sizes = [
-        (-(-size // stride) + extra) * stride
+        (max(-(-size // stride), least) + extra) * stride
         for size, stride in zip(model.spec["patch_size"], model.stride, strict=True)
     ]
     generator = torch.Generator().manual_seed(extra)
-    return torch.randn(2 + extra, len(model.channels), *sizes, generator=generator)
+    return torch.randn(1 + extra, len(model.channels), *sizes, generator=generator)
+
+
+def _traced(model: "Package") -> "Tensor":
+    """Two small windows whose sizes all differ, so that none is taken for a constant."""
+    import torch
+
+    counts = [max(2, -(-_LEAST // stride)) + axis for axis, stride in enumerate(model.stride)]
+    sizes = [count * stride for count, stride in zip(counts, model.stride, strict=True)]
+    return torch.zeros(2, len(model.channels), *sizes)
 
 
 def _shapes(model: "Package") -> "tuple[dict[int, Any]]":
-    """Free batch and sizes; sizes are multiples of the stride."""
+    """Free batch and sizes; sizes are multiples of the stride, one alone being a special case."""
     from torch.export import Dim
 
     shapes: dict[int, Any] = {0: Dim("batch", min=1, max=1 << 10)}
     for axis, stride in enumerate(model.stride):
-        count = Dim(f"n{axis}", min=1, max=1 << 12)
+        count = Dim(f"n{axis}", min=2, max=1 << 12)
         shapes[axis + 2] = stride * count if stride > 1 else count
     return (shapes,)
 
@@ -231,10 +267,12 @@ def _freest(convert: Callable[[bool], Any]) -> tuple[Any, bool]:
     try:
         return convert(True), True
     except Exception as error:
-        reason = str(error).strip().splitlines()
+        while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+            error = error.__cause__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         sys.stderr.write(
-            "medseg export: warning: this network is exported for its own window size alone "
-            f"({reason[0] if reason else type(error).__name__})\n"
+            "medseg export: warning: this network takes one window of its own size at a time once "
+            f"it is exported ({reason})\n"
         )
     return convert(False), False
 
@@ -246,140 +284,21 @@ def _compare(model: "Package", run: Run, *, free: bool) -> str:
 
     largest = scale = 0.0
     for extra in (0, 1) if free else (0,):
-        image = _example(model, extra)
+        image = _example(model, extra, least=2 if free else 1)
         with torch.no_grad():
             wanted = model.network(image).numpy()
-        largest = max(largest, float(np.abs(run(image.numpy()) - wanted).max()))
+        try:
+            found = run(image.numpy())
+        except AssertionError as error:
+            raise RuntimeError(f"the exported network refuses its input: {error}") from None
+        largest = max(largest, float(np.abs(found - wanted).max()))
         scale = max(scale, float(np.abs(wanted).max()))
     if not largest <= _TOLERANCE * max(scale, 1.0):
         raise RuntimeError(
             f"the exported network differs by {largest:.3g} from the model (values up to "
             f"{scale:.3g}); nothing was written"
         )
-    sizes = "any batch and any size that is a multiple of" if free else "windows of"
+    sizes = "any batch and any size that is a multiple (2 or more) of" if free else "windows of"
     numbers = model.stride if free else tuple(_example(model, 0).shape)
     what = f"{sizes} {'x'.join(map(str, numbers))}"
     return f"for {what}; largest difference {largest:.3g} of values up to {scale:.3g}"
-
-
-def _target(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
-    """A block's description in MONAI's words."""
-    if isinstance(value, Mapping) and "block" in value:
-        path = f"medseg.nn.blocks.{value['block']}.{value['class']}"
-        inner = {k: _target(v) for k, v in (value.get("arguments") or {}).items()}
-        return {"_target_": path, "_mode_": "callable", **inner}
-    return value
-
-
-_INTENSITY: dict[str, list[dict[str, Any]]] = {
-    "zscore": [
-        {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True}
-    ],
-    "percentile": [
-        {
-            "_target_": "ScaleIntensityRangePercentilesd", "keys": "image", "lower": 0.5,
-            "upper": 99.5, "b_min": 0.0, "b_max": 1.0, "clip": True, "channel_wise": True,
-        }
-    ],
-}  # fmt: skip
-
-
-def _inference(model: "Package") -> dict[str, Any]:
-    """`inference.json`: network, weights, and MONAI's nearest to our own preparation."""
-    spec = model.spec
-    network = spec["network"]
-    arguments = {k: _target(v) for k, v in (network.get("arguments") or {}).items()}
-    spacing = spec["spacing_mm"]
-    respace = [] if not spacing or None in spacing else [
-        {"_target_": "Spacingd", "keys": "image", "pixdim": spacing, "mode": "bilinear"}
-    ]  # fmt: skip
-    return {
-        "imports": ["$import torch"],
-        "bundle_root": ".",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": {
-            "_target_": f"medseg.models.{network['name']}.{network['class']}",
-            **arguments,
-        },
-        "weights": "$torch.load(@bundle_root + '/models/model.pt', weights_only=True)",
-        "network": "$@network_def.to(@device)",
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
-                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
-                *respace,
-                *_INTENSITY.get(spec["intensity"], []),
-            ],
-        },
-        "inferer": _inferer(spec),
-    }
-
-
-def _inferer(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Windows as predict lays them, in MONAI's words."""
-    from medseg.inference import BATCH_SIZE
-    from medseg.windows import OVERLAP
-
-    overlap = spec.get("overlap")
-    flat = spec["ndim"] == 2
-    inferer: dict[str, Any] = {
-        "_target_": "SliceInferer" if flat else "SlidingWindowInferer",
-        "roi_size": spec["patch_size"],
-        "sw_batch_size": BATCH_SIZE,
-        "overlap": OVERLAP if overlap is None else overlap,
-        "mode": "gaussian",
-    }
-    if flat:
-        inferer["spatial_dim"] = spec["slice_axis"] or 0
-    return inferer
-
-
-def _metadata(model: "Package", name: str) -> dict[str, Any]:
-    """`metadata.json` by MONAI's schema."""
-    from medseg.provenance import versions
-
-    spec = model.spec
-    found = versions(("torch", "numpy", "monai", "medseg"))
-    return {
-        "version": "0.1.0",
-        "changelog": {"0.1.0": "exported by medseg"},
-        "monai_version": found["monai"],
-        "pytorch_version": found["torch"],
-        "numpy_version": found["numpy"],
-        "required_packages_version": {"medseg": found["medseg"]},
-        "name": name,
-        "task": f"{spec['task']['name']}: {', '.join(model.labels)}",
-        "description": "The network takes normalised images in RAS order to logits. `medseg "
-        "predict` prepares scans and brings labels back; MONAI's transforms here come near it.",
-        "authors": "the medseg authors",
-        "copyright": "see the model's own terms",
-        "network_data_format": _data_format(model),
-        "intended_use": f"spacing_mm {spec['spacing_mm']}, intensity {spec['intensity']}",
-    }
-
-
-def _data_format(model: "Package") -> dict[str, Any]:
-    """What goes in and comes out, in the words of MONAI's schema."""
-    classes = {"0": "background", **{str(n): c for n, c in enumerate(model.labels, start=1)}}
-    common = {
-        "type": "image",
-        "spatial_shape": [f"{stride}*n" for stride in model.stride],
-        "dtype": "float32",
-        "is_patch_data": False,
-        "value_range": [],
-    }
-    image = {
-        **common,
-        "format": "magnitude",
-        "modality": "MR",
-        "num_channels": len(model.channels),
-        "channel_def": {str(n): c for n, c in enumerate(model.channels)},
-    }
-    pred = {
-        **common,
-        "format": "segmentation",
-        "num_channels": len(classes),
-        "channel_def": classes,
-    }
-    return {"inputs": {"image": image}, "outputs": {"pred": pred}}

@@ -13,7 +13,6 @@ channels on one grid. A file of `medseg/models` may have `add_options(parser)` a
 import argparse
 import contextlib
 import importlib
-import json
 import os
 import pkgutil
 import sys
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from medseg.data.sheet import Record
     from medseg.data.table import Table
     from medseg.ensemble import Ensemble
-    from medseg.package import Package
     from medseg.sample import Sample
 
 _PAUSE = 30.0
@@ -203,10 +201,9 @@ class _Share:
 
 def _run(arguments: Sequence[str], sources: Sequence[ModuleType]) -> "_Run":
     """Models, cases and devices of a call, checked against each other before any work."""
-    from medseg import package
+    from medseg import ensemble, package
     from medseg.data import inputs
     from medseg.data.predictions import distinct
-    from medseg.ensemble import Ensemble
     from medseg.io import formats
     from medseg.memory import parse_size
 
@@ -215,7 +212,7 @@ def _run(arguments: Sequence[str], sources: Sequence[ModuleType]) -> "_Run":
     limit = None if options.max_memory is None else parse_size(options.max_memory)
     splits = None if options.splits is None else inputs.read_splits(Path(options.splits))
     device = _device(options.device)
-    packages = _packages(options, device)
+    packages = ensemble.load(options.model, device, options=vars(options))
     spec = packages[0].spec
     table = inputs.read(
         options.inputs,
@@ -232,7 +229,7 @@ def _run(arguments: Sequence[str], sources: Sequence[ModuleType]) -> "_Run":
     inputs.set_reading(table, reading)
     task = package.task(spec)
     distinct([record.case for record in records], task.OUTPUTS)
-    networks = Ensemble(packages, device, options.batch_size, limit, Path(options.out))
+    networks = ensemble.Ensemble(packages, device, options.batch_size, limit, Path(options.out))
     return _Run(options, networks, task, table, records, {**own, **reading})
 
 
@@ -294,29 +291,6 @@ def _device(name: str) -> str:
     if not there.get(device.type, False):
         raise ValueError(f"--device {name} is not there; `medseg info` lists devices (or take cpu)")
     return name
-
-
-def _packages(options: argparse.Namespace, device: str) -> list["Package"]:
-    """Loaded models that agree on what goes in and what comes out."""
-    from medseg import package
-
-    kind, colon, stem = options.model.partition(":")
-    if kind == "method" and colon:
-        one = package.method(stem, vars(options))
-        one.network.to(device)
-        return [one]
-    packages = [package.load(folder, device) for folder in package.find(Path(options.model))]
-    first = packages[0]
-    agree = ("task", "channels", *getattr(package.task(first.spec), "AGREE", ()))
-    for other in packages:
-        for key in agree:
-            mine, its = first.spec.get(key), other.spec.get(key)
-            if json.dumps(mine) != json.dumps(its):
-                raise ValueError(
-                    f"the models of an ensemble must agree on {key}: {first.folder} has {mine}, "
-                    f"{other.folder} has {its}; give models of one recipe"
-                )
-    return packages
 
 
 @dataclass

@@ -50,7 +50,9 @@ def prepare(cfg: "DictConfig", paths: argparse.Namespace) -> None:
         done = prepare_recipe(
             cfg, paths.source, out=Path(out), shard=paths.shard, workers=paths.workers
         )
-    sys.stdout.write(f"{done['prepared']} cases prepared, {done['kept']} kept: {done['out']}\n")
+    count = done["prepared"]
+    cases = "1 case" if count == 1 else f"{count} cases"
+    sys.stdout.write(f"{cases} prepared, {done['kept']} kept: {done['out']}\n")
 
 
 def prepare_recipe(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from medseg import config
-from medseg.provenance import hash_value, read_json, versions, write_json, write_text
+from medseg import config, devices, schema
+from medseg.provenance import hash_value, read_json, sole, versions, write_json, write_text
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 STATE = "train.json"
 LAST, BEST = "last.ckpt", "best.ckpt"
+METRICS, PART = "metrics.csv", "metrics.part.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +58,12 @@ def main(arguments: list[str]) -> int:
 
 def train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
     """Train one recipe into its run folder; the best validated Dice is what a sweeper sees."""
-    from medseg import devices
-    from medseg.data.splits import split
+    with sole(paths.folder):
+        return _train(cfg, paths)
+
+
+def _train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
+    from medseg.data.splits import shared, split
 
     began = time.perf_counter()
     folder = paths.folder
@@ -70,10 +75,16 @@ def train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
     if done is not None and not cfg.trainer.restart:
         _say(f"{folder / 'model'} is trained by this recipe already (trainer.restart=true repeats)")
         return done["val_dice"]
+    doubts = shared(splits)
+    for text in doubts:
+        sys.stderr.write(f"medseg train: warning: {text}\n")
+    if done is None and (folder / STATE).is_file():
+        _say("the recipe changed: training anew; model/ stays the earlier one until this is done")
     alone = cfg.trainer.devices == 1 and cfg.trainer.accelerator != "cpu"
     with devices.claim() if alone else contextlib.nullcontext():
         plan = _build(cfg, folder, prepared, splits, mark)
         facts = _fit_at_once(plan) if hasattr(plan.task.model, "fit") else _learn(plan)
+        facts["warnings"] = doubts
         facts["seconds"] = round(time.perf_counter() - began, 1)
         _finish(plan, facts, str(cfg.choices.get("experiment") or "custom"))
     score = facts["val_dice"]
@@ -89,6 +100,8 @@ def _say(text: str) -> None:
 
 def check_recipe(cfg: "DictConfig") -> None:
     """Refuse a recipe whose values do not fit the constructors, before anything is computed."""
+    from medseg.precision import require_card
+
     facts = [name for name in ("in_channels", "n_classes") if name not in cfg.model]
     given = {"model": facts, "task": ["model", "n_classes"], "optimizer": [], "schedule": []}
     for name, arguments in {**given, "augment": []}.items():
@@ -98,12 +111,8 @@ def check_recipe(cfg: "DictConfig") -> None:
             f"block={cfg.choices.get('block')} has no effect: model={cfg.choices.get('model')} "
             "takes no block; choose model=unet or leave the block out"
         )
-    positive = ("max_epochs", "batch_size", "val_every", "val_batch_size", "devices", "threads")
-    for name in (*positive, "steps_per_epoch", "patience"):
-        if cfg.trainer[name] is not None and cfg.trainer[name] < 1:
-            raise ValueError(f"trainer.{name}={cfg.trainer[name]} must be at least 1")
-    if not 0 <= cfg.trainer.foreground <= 1 or not 0 <= (cfg.trainer.overlap or 0) < 1:
-        raise ValueError("trainer.foreground lies in 0..1, trainer.overlap in 0..1 (1 excluded)")
+    schema.check_numbers(cfg.trainer, cfg.seed)
+    require_card(cfg.trainer.accelerator)
 
 
 def find_prepared(cfg: "DictConfig", paths: argparse.Namespace) -> "Prepared":
@@ -113,16 +122,15 @@ def find_prepared(cfg: "DictConfig", paths: argparse.Namespace) -> "Prepared":
     from medseg.stages.prepare import prepare_recipe
 
     folder = paths.source or config.default_prepared(cfg, paths.config_dirs)
-    overrides = [f"data={cfg.choices.data}", *config.prepare_overrides(cfg, paths.config_dirs)]
     reads = config.accepts(cfg.data.source, "path")
-    raw = " --in <sheet or folder>" if reads else ""
-    cure = f"medseg prepare {' '.join(overrides)}{raw} --out {folder}"
+    cure = config.prepare_command(cfg, folder, config_dirs=paths.config_dirs)
     if not (folder / "prepared.json").is_file():
         if paths.source is not None or reads:
             raise FileNotFoundError(
                 f"there are no prepared data in {folder}; make them with `{cure}`"
                 + ("" if paths.source else ", or name another folder with --in")
             )
+        _task(cfg)  # what cannot be built is said before the work begins
         done = prepare_recipe(cfg, None, out=folder)
         log.info("prepared %d cases: %s", done["prepared"], folder)
     prepared = Prepared(folder)
@@ -153,7 +161,7 @@ def _task(cfg: "DictConfig") -> "Segment":
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
     torch.manual_seed(cfg.seed)
-    network = config.build(config.plain(cfg.model) | config.given(cfg))
+    network = config.network(cfg)
     return config.build(cfg.task, model=network, n_classes=len(cfg.data.labels) + 1)
 
 
@@ -210,7 +218,7 @@ def _fit_at_once(plan: Plan) -> dict[str, Any]:
     method.fit([c.image[0] for c in cases], [c.target[0] for c in cases if c.target is not None])
     scores = score_cases(plan.task, plan.whole, cases=Whole(plan.prepared, plan.splits["val"]))
     row = {"epoch": 0, **scores, "seconds": round(time.perf_counter() - began, 3)}
-    write_text(plan.folder / "metrics.csv", table([row]))
+    write_text(plan.folder / METRICS, table([row]))
     score = scores.get("val_dice")
     return {"val_dice": score, "best_epoch": 0, "epochs": 1, "device": "cpu"}
 
@@ -245,6 +253,7 @@ def _learn(plan: Plan) -> dict[str, Any]:
             validates=bool(plan.splits["val"]),
             val_every=wanted.val_every,
             patience=wanted.patience,
+            metrics=PART if (plan.folder / STATE).is_file() else METRICS,
         )
         with _forgotten(plan.folder):
             _fit(plan, learner, keeper, resume=state is not None)
@@ -268,7 +277,7 @@ def _forgotten(folder: Path) -> Iterator[None]:
         (folder / f".part-{LAST}").unlink(missing_ok=True)
         if not any((folder / name).exists() for name in (LAST, STATE)):
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-            for name in (BEST, "metrics.csv"):
+            for name in (BEST, METRICS):
                 (folder / name).unlink(missing_ok=True)
         raise
 
@@ -276,19 +285,22 @@ def _forgotten(folder: Path) -> Iterator[None]:
 def _fit(plan: Plan, learner: "Learner", keeper: "Keeper", *, resume: bool) -> None:
     """Lightning's loop, quiet, with errors and the keyboard's stop handed on."""
     import torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from torch.multiprocessing.spawn import ProcessRaisedException
 
     from medseg import precision
 
-    trainer = _trainer(plan, keeper)
     last = plan.folder / LAST if resume else None
     try:
+        trainer = _trainer(plan, keeper)
         with precision.exact(plan.precision == precision.FULL):
             trainer.fit(learner, plan.module, ckpt_path=last, weights_only=True)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    except MisconfigurationException as error:
+        raise ValueError(f"the trainer section does not fit this machine: {error}") from error
     except ProcessRaisedException as error:
         raise RuntimeError(str(error).strip().splitlines()[-1]) from error
     finally:
@@ -378,6 +390,8 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
     write_json(plan.folder / "splits.json", splits)
     write_text(plan.folder / "recipe.yaml", config.text(plan.cfg))
     package.save(plan.folder / "model", plan.task.model.cpu().eval(), spec=content)
+    if (plan.folder / PART).is_file():
+        (plan.folder / PART).replace(plan.folder / METRICS)
     about = {"prepared": plan.prepared.fingerprint, "versions": versions(), **facts}
     write_json(plan.folder / STATE, {"fingerprint": plan.mark, "status": "finished", **about})
 

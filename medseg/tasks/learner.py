@@ -214,6 +214,7 @@ class Keeper(Callback):
         validates: whether there are cases to validate on.
         val_every: epochs between validations; the last epoch has one in any case.
         patience: validations without growth until training stops; None goes on to the end.
+        metrics: the name of the rows' file, another one where an earlier model's must stay.
     """
 
     def __init__(
@@ -225,7 +226,9 @@ class Keeper(Callback):
         validates: bool = True,
         val_every: int = 1,
         patience: int | None = None,
+        metrics: str = "metrics.csv",
     ) -> None:
+        self.metrics = metrics
         self.folder, self.fingerprint, self.validates = folder, fingerprint, validates
         self.monitor, self.val_every, self.patience = f"val_{monitor}", val_every, patience
         self.rows: list[dict[str, Any]] = []
@@ -285,7 +288,7 @@ class Keeper(Callback):
         if self.stopped:
             trainer.should_stop = True
         if trainer.is_global_zero:
-            write_text(self.folder / "metrics.csv", table(self.rows))
+            write_text(self.folder / self.metrics, table(self.rows))
         _save(trainer, self.folder / "last.ckpt")
         log.info("epoch %d: %s", epoch, _sentence(row))
 

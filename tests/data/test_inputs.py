@@ -72,12 +72,12 @@ def test_another_set_of_channels_is_left_alone(spine):
     dixon.check(spine.with_(image=spine.image[[1, 0, 2, 3]], meta=absent))
 
 
-@pytest.mark.parametrize(("value", "says"), [(0.0, r"constant \(0\)"), (1e20, "1e\+20")])
+@pytest.mark.parametrize(("value", "says"), [(0.0, r"constant \(0\)"), (1e20, r"1e\+20")])
 def test_a_channel_without_contrast_or_beyond_all_scans_is_told(value, says):
     image = np.random.default_rng(0).normal(100, 20, (2, 4, 4, 4))
     image[0] = 0.0
     image[0, 0] = 0.0 if value == 0 else value
-    sample = Sample(image=image, space=Grid(np.eye(4), (4, 4, 4)), channels=("t1", "t2"), id="a")
+    sample = Sample(image=image, space=Grid((4, 4, 4), np.eye(4)), channels=("t1", "t2"), id="a")
     (note,) = inputs.inspect(sample)
     assert re.search(f"channel t1 .*{says}", note)
 
@@ -85,5 +85,5 @@ def test_a_channel_without_contrast_or_beyond_all_scans_is_told(value, says):
 def test_one_file_for_two_channels_is_told_as_such(tmp_path):
     (tmp_path / "a.nii").write_bytes(b"")
     words = [f"{name}={tmp_path / 'a.nii'}" for name in CHANNELS]
-    with pytest.raises(ValueError, match="fat and inphase are the same image"):
+    with pytest.raises(ValueError, match="fat and inphase hold the same image"):
         inputs.read(words, CHANNELS)

@@ -94,7 +94,7 @@ def test_every_problem_of_every_case_is_in_one_table(
         ("b", "unreadable"),
         ("b", "empty label"),
         ("c", "split"),
-        ("c", "empty image"),
+        ("c", "constant"),
         ("c", "label values"),
         ("d", "missing file"),
         ("d", "missing label"),
@@ -373,3 +373,23 @@ def test_real_scans_show_the_mask_that_is_off(reference: Path, tmp_path: Path) -
     problems = [p for p in content["problems"] if p["check"] == "geometry"]
     assert [p["case"] for p in problems] == ["lesion"]
     assert "0.5829 mm off; spacing" in problems[0]["found"]
+
+
+def test_notes_do_not_change_the_exit_code(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = np.zeros(SHAPE, np.float64)
+    label[2:4, 2:4, 2:4] = 1.0000001
+    save(raw / "a_seg.nii.gz", label)
+    sheared = AFFINE.copy()
+    sheared[0, 1] = 0.2
+    coarse = AFFINE @ np.diag([1, 1, 4.0, 1])
+    for name in ("t1", "t2", "seg"):
+        values = np.asanyarray(nib.load(raw / f"b_{name}.nii.gz").dataobj)
+        save(raw / f"b_{name}.nii.gz", values, sheared)
+        values = np.asanyarray(nib.load(raw / f"c_{name}.nii.gz").dataobj)
+        save(raw / f"c_{name}.nii.gz", values, coarse)
+    code, content = check(raw, "--labels", "disc=1")
+    assert code == 0, content["problems"]
+    text = capsys.readouterr().out
+    assert "b, t1: the axes are sheared by" in text
+    assert "spacing along S runs from 2 mm (a) to 8 mm (c)" in text
+    assert len(content["notes"]) == 3

@@ -378,3 +378,23 @@ def test_evaluate_needs_no_torch(study):
         "bad = {'torch', 'lightning', 'hydra', 'monai'} & set(sys.modules); sys.exit(len(bad))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_values_that_nothing_names_are_warned_of(study, capsys):
+    for path in (study / "predictions").glob("*.json"):
+        path.unlink()
+    words = ["--in", str(study / "predictions"), "--reference", str(study), "--split", "test"]
+    assert main(["evaluate", *words, "--out", str(study / "scores")]) == 0
+    assert (text := "the values 1, 2, 3 and the predictions 1") in capsys.readouterr().err
+    summary = json.loads((study / "scores/summary.json").read_text())
+    assert any(text in warning for warning in summary["warnings"])
+    assert main(["evaluate", *words, "--out", str(study / "b"), "--labels", "disc=1,2,3"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_case_trained_on_is_said_on_the_terminal(study, capsys):
+    (study / "scores/model").mkdir(parents=True)
+    (study / "scores/model/model.json").write_text('{"training": {"cases": {"train": ["a"]}}}')
+    words = ["--in", str(study / "predictions"), "--reference", str(study), "--split", "test"]
+    assert main(["evaluate", *words, "--out", str(study / "scores")]) == 0
+    assert "scored cases that the model was trained on: a\n" in capsys.readouterr().err

@@ -3,10 +3,11 @@
 import json
 import zipfile
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tiny import model
+from tiny import model, scan
 
 from medseg import package
 from medseg.cli import main
@@ -86,3 +87,66 @@ def test_an_ensemble_is_exported_one_by_one(tmp_path, capsys):
         model(tmp_path / "m" / name)
     assert run(tmp_path / "m", "--format", "program", "--out", tmp_path / "x.pt2") == 1
     assert "one is exported at a time" in capsys.readouterr().err
+
+
+def test_a_volume_network_keeps_its_sizes_free_without_chatter(tmp_path, capfd):
+    """A window of one stride along an axis, as thick slices have it, must not fix that size."""
+    folder = model(tmp_path / "m", ndim=3, slice_axis=None, patch_size=[4, 8, 8])
+    assert run(folder, "--format", "program", "--out", tmp_path / "m.pt2") == 0
+    told = capfd.readouterr()
+    assert told.err == ""
+    assert "any batch and any size" in told.out
+    image = torch.randn(1, 1, 8, 12, 20)
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    torch.testing.assert_close(program(image), package.load(folder).network(image))
+
+
+def test_a_network_that_cannot_be_free_is_told_in_one_line(flat, tmp_path, monkeypatch, capsys):
+    def shapes(_):
+        raise ValueError("no\nreally")
+
+    monkeypatch.setattr(export, "_shapes", shapes)
+    assert run(flat, "--format", "program", "--out", tmp_path / "m.pt2") == 0
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert "windows of 1x2x8x8" in told.out
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_bundle_runs_in_monai_with_the_trained_weights(ndim, tmp_path):
+    from monai.bundle import ConfigParser
+
+    names = ("fat", "water")
+    fields = {"ndim": ndim, "slice_axis": 2 if ndim == 2 else None, "intensity": "zscore"}
+    folder = model(tmp_path / "m", names, **fields)
+    assert run(folder, "--format", "bundle", "--out", tmp_path / "b") == 0
+    files = [str(scan(tmp_path / f"{n}.nii.gz", seed=i)) for i, n in enumerate(names)]
+    parser = ConfigParser()
+    parser.read_config(tmp_path / "b" / "configs" / "inference.json")
+    parser["bundle_root"], parser["cases"] = str(tmp_path / "b"), [files]
+    parser["device"] = "cpu"
+    image = torch.randn(1, 2, *[8] * ndim)
+    network = parser.get_parsed_content("network")
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), package.load(folder).network(image))
+        parser.get_parsed_content("run")
+    made = nib.load(tmp_path / "b" / "output" / "fat_seg.nii.gz")
+    assert made.shape == nib.load(files[0]).shape
+    np.testing.assert_allclose(made.affine, nib.load(files[0]).affine, atol=1e-5)
+    assert len(np.unique(np.asarray(made.dataobj))) > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [
+        ("onnx", "m.txt", "give {0}/m.onnx"),
+        ("program", "m", "give {0}/m.pt2"),
+        ("bundle", "m.pt2", "a folder or a .zip file"),
+        ("program", "file/m.pt2", "cannot be written"),
+    ],
+)
+def test_a_name_that_does_not_fit_is_refused(flat, tmp_path, capsys, kind, name, text):
+    (tmp_path / "file").write_text("")
+    assert run(flat, "--format", kind, "--out", tmp_path / name) == 1
+    assert text.format(tmp_path) in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

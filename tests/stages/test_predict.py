@@ -326,7 +326,7 @@ def test_only_the_largest_piece_stays_where_the_model_says_so(tmp_path):
     [
         (["{tmp}/none", "{x}"], "does not exist"),
         (["{tmp}", "{x}"], "no model in"),
-        (["method:unte", "{x}"], "did you mean 'unet'"),
+        (["method:unte", "{x}"], "'unte' is no method"),
         (["method:unet", "{x}"], "has to be trained"),
         (["{one}", "{x}", "--device", "cuda:77"], "is not there"),
         (["{one}", "{x}", "--device", "gpu"], "is unknown"),

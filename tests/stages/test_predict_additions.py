@@ -103,6 +103,8 @@ def test_help_shows_the_options_of_all_files(capsys):
     shown = capsys.readouterr().out
     for flag in ("--volume", "--series", "--mirror", "--floor", "--gain", "--as-given"):
         assert flag in shown
+    assert "method:gain" in shown
+    assert "method:unet" not in shown
 
 
 def test_a_learner_and_an_unknown_task_do_not_predict(tmp_path, capsys):
@@ -157,3 +159,18 @@ def test_the_overlap_of_windows_is_the_models_own(tmp_path):
         made.append(np.asarray(nib.load(tmp_path / f"o{name}/x_probabilities.nii.gz").dataobj))
     np.testing.assert_array_equal(made[0], made[1])
     assert np.abs(made[0] - made[2]).max() > 0
+
+
+def test_a_log_gets_a_line_now_and_then_and_a_constant_scan_a_warning(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("medseg.stages.predict._PAUSE", 0.0)
+    folder = model(tmp_path / "m")
+    scan(tmp_path / "in" / "a.nii", values=np.zeros((8, 8, 4), np.float32))
+    scan(tmp_path / "in" / "b.nii", shape=(8, 8, 4))
+    assert predict(folder, tmp_path / "in", "--out", tmp_path / "o") == 0
+    told = capsys.readouterr().err
+    assert "case 1 of 2, about" in told
+    assert "warning: case a: channel image is constant (0)" in told
+    (note,) = json.loads((tmp_path / "o" / "a.json").read_text())["warnings"]
+    assert note.startswith("channel image is constant (0)")

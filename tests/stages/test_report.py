@@ -203,3 +203,16 @@ def test_report_loads_no_torch_no_formats_and_no_plots(study):
         "sys.exit(str(bad) if bad else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_page_that_cannot_be_made_is_told(study, capsys):
+    empty = run(study / "empty", [])
+    (study / "file").write_text("")
+    for scores, out, text in (
+        (study / "runs", study / "x.pdf", "x.html"),
+        (empty, study / "x.html", "no rows"),
+        (study / "runs", study / "file" / "x.html", "cannot be written"),
+    ):
+        assert main(["report", str(scores), "--out", str(out)]) == 1
+        assert text in capsys.readouterr().err
+    assert not (study / "x.html").exists()

@@ -1,0 +1,55 @@
+"""Tables of runs and pools that were scored on the same cases, the best first."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medseg.metrics.statistics import paired_p_value
+
+View = Mapping[str, Any]
+SHARES = ("dice", "iou", "nsd")
+FEWEST = 6
+
+
+def tables(views: Sequence[View]) -> list[dict[str, Any]]:
+    """A table for views of the same structures and cases; pools need only share some cases.
+
+    Each one's difference to the first row is told with a paired test over the cases they share,
+    where there are enough; over seeds, a case's score is its mean.
+    """
+    together: list[list[View]] = []
+    for view in views:
+        home = next((members for members in together if _belongs(view, members[0])), None)
+        if home is None:
+            together.append([view])
+        else:
+            home.append(view)
+    return [_table(members) for members in together]
+
+
+def _belongs(view: View, first: View) -> bool:
+    kind = [(set(v["wholes"]), v["headline"]["metric"]) for v in (view, first)]
+    one, other = set(view["means"]), set(first["means"])
+    both = bool(view["members"] and first["members"])
+    return kind[0] == kind[1] and (one == other or (both and not one.isdisjoint(other)))
+
+
+def _table(members: Sequence[View]) -> dict[str, Any]:
+    rising = members[0]["headline"]["metric"] in SHARES
+    ranked = sorted(members, key=lambda v: (v["headline"]["mean"] or 0.0) * (-1 if rising else 1))
+    lead = ranked[0]["means"]
+    return {
+        "views": ranked,
+        "structures": list(ranked[0]["wholes"]),
+        "n_cases": len({case for view in ranked for case in view["means"]}),
+        "uneven": any(set(view["means"]) != set(lead) for view in ranked),
+        "p": {v["anchor"]: _p_value(lead, v["means"]) for v in ranked[1:]},
+        "instances": any(v["summary"].get("detection_rate") for v in ranked),
+        "spread": any(v["sd"] is not None for v in ranked),
+    }
+
+
+def _p_value(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
+    shared = sorted(set(one) & set(other))
+    if len(shared) < FEWEST:
+        return None
+    return paired_p_value([one[c] for c in shared], [other[c] for c in shared])
