@@ -26,6 +26,12 @@ def tables(views: Sequence[View]) -> list[dict[str, Any]]:
     return [_table(members) for members in together]
 
 
+def goodness(view: View) -> float:
+    """Smaller is better: the main score itself, or its negative where it is a share."""
+    mean = view["headline"]["mean"] or 0.0
+    return float(-mean if view["headline"]["metric"] in SHARES else mean)
+
+
 def _belongs(view: View, first: View) -> bool:
     kind = [(set(v["wholes"]), v["headline"]["metric"]) for v in (view, first)]
     one, other = set(view["means"]), set(first["means"])
@@ -34,8 +40,7 @@ def _belongs(view: View, first: View) -> bool:
 
 
 def _table(members: Sequence[View]) -> dict[str, Any]:
-    rising = members[0]["headline"]["metric"] in SHARES
-    ranked = sorted(members, key=lambda v: (v["headline"]["mean"] or 0.0) * (-1 if rising else 1))
+    ranked = sorted(members, key=goodness)
     lead = ranked[0]["means"]
     return {
         "views": ranked,

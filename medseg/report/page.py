@@ -8,7 +8,7 @@ from typing import Any
 
 from medseg.provenance import versions
 from medseg.report.charts import Dot, curves, interval, strips
-from medseg.report.comparison import SHARES, tables
+from medseg.report.comparison import SHARES, goodness, tables
 from medseg.report.pools import Pool, pools
 from medseg.report.runs import Run
 from medseg.report.summary import DEFINITIONS, case_means
@@ -170,12 +170,13 @@ def _pool_view(pool: Pool, members: Sequence[dict[str, Any]], anchor: str) -> di
 
 
 def _shelves(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The cards: on one shelf, or where they are many on a shelf an experiment."""
+    """The cards: on one shelf, or where they are many on a shelf an experiment, best first."""
+    if len(entries) <= MANY:
+        return [{"name": "", "views": entries, "shown": MANY}]
     shelves: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        name = str(entry["run"].experiment) if len(entries) > MANY else ""
-        shelves.setdefault(name, []).append(entry)
-    return [{"name": name, "views": inside} for name, inside in shelves.items()]
+    for entry in sorted(entries, key=goodness):
+        shelves.setdefault(entry["run"].experiment, []).append(entry)
+    return [{"name": name, "views": shelves[name], "shown": 4} for name in sorted(shelves)]
 
 
 def _wholes(run: Run) -> dict[str, Mapping[str, Any]]:

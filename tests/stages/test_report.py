@@ -216,3 +216,24 @@ def test_a_page_that_cannot_be_made_is_told(study, capsys):
         assert main(["report", str(scores), "--out", str(out)]) == 1
         assert text in capsys.readouterr().err
     assert not (study / "x.html").exists()
+
+
+def test_folds_have_one_card_and_one_row_and_are_listed_below(study):
+    folder = study / "cv/runs"
+    for experiment, drop in (("ivdnet", 0.0), ("unet", 0.2)):
+        for k in range(2):
+            rows = [row(f"c{n}", dice=0.7 + n / 100 - drop) for n in range(8) if n % 2 == k]
+            run(folder / f"{experiment}/data.fold={k},data.folds=2/0", rows)
+    text = page(study, folder)
+    assert text.count('class="card"') == 2
+    section = text[text.index('id="comparison"') : text.index('id="pool-0"')]
+    assert section.count("<table") == 3
+    assert section.index("ivdnet · 2 folds") < section.index("0.008") < section.index("Single runs")
+
+
+def test_many_runs_fold_up(study):
+    for n in range(14):
+        run(study / f"sweep/runs/net/model.width={n}/0", [row("a"), row("b", dice=n / 20)])
+    text = page(study, study / "sweep")
+    assert text.count('<details id="run-') == 14
+    assert text.index('class="menu"') < text.index("10 more") < text.index('id="comparison"')
