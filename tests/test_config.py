@@ -1,5 +1,6 @@
 """The recipe: what composes, what is refused, and how runs are named."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,11 @@ def test_an_argument_of_the_constructor_needs_no_plus() -> None:
         ("augment.transforms.noise.sigma=loud", "wants float"),
         ("augment.transforms.noise.sgima=1", "did you mean 'sigma'"),
         ("schedule.warmup=[1]", "wants float"),
+        ("augment.transforms.nois.foo=4", "did you mean 'noise'"),
+        ("augment.transforms.noise=null", "no class"),
+        ("seed=abc", "seed=abc must be a whole number"),
+        ("trainer.precision=bf16-mixd", "did you mean 'bf16-mixed'"),
+        ("trainer.accelerator=foo", "not one of auto, cpu"),
     ],
 )
 def test_an_override_that_does_not_fit_the_constructor_is_refused(override: str, says: str) -> None:
@@ -54,6 +60,47 @@ def test_an_override_that_does_not_fit_the_constructor_is_refused(override: str,
 def test_what_hydra_can_judge_fails_while_composing(override: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         config.compose("train", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("trainer.max_epoch=3", "did you mean 'trainer.max_epochs'.*trainer has: max_epochs"),
+        ("+trainer.max_epoch=3", "did you mean 'trainer.max_epochs'"),
+        ("data.sorce=4", "did you mean 'data.source'"),
+        ("+data.sorce=4", "did you mean 'data.source'"),
+        ("modle.width=3", "did you mean 'model'"),
+        ("+foo=4", "'foo' is no key of the recipe .*a recipe has: model"),
+        ("data.spacing_mm=1", "data.spacing_mm wants list"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused_with_and_without_a_plus(
+    override: str, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        config.compose("train", [override])
+    assert "To append" not in str(caught.value)
+    if "data" in override:
+        with pytest.raises(ValueError, match=says):
+            config.compose("prepare", [override])
+
+
+def test_a_plus_may_stand_where_no_key_is_new_and_for_a_value_that_others_refer_to() -> None:
+    cfg = config.compose("train", ["++trainer.max_epochs=3", "+data.source.n_train=2"])
+    assert (cfg.trainer.max_epochs, cfg.data.source.n_train) == (3, 2)
+    assert config.compose("train", ["+size=8", "+model.width=${size}"]).model.width == 8
+
+
+def test_a_suggested_command_survives_the_shell(tmp_path: Path) -> None:
+    labels = "data.labels={disc:[1,2]}"
+    cfg = config.compose("train", ["data=table", labels, "data.channels=[a]"])
+    (tmp_path / "file").touch()
+    line = config.prepare_command(cfg, tmp_path / "file", config_dirs=[tmp_path])
+    words = shlex.split(line)
+    assert labels in words
+    assert "'" + labels + "'" in line
+    assert words[words.index("--config-dir") + 1] == str(tmp_path)
+    assert words[-1] == str(config.default_prepared(cfg))
 
 
 def test_no_experiment_is_optional() -> None:

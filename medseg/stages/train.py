@@ -229,10 +229,10 @@ def _learn(plan: Plan) -> dict[str, Any]:
 
     import torch
 
-    from medseg.tasks.learner import Keeper, Learner
+    from medseg.tasks.learner import Keeper, Learner, resumable
 
     wanted = plan.cfg.trainer
-    state = None if wanted.restart else _resumable(plan)
+    state = None if wanted.restart else resumable(plan.folder, plan.mark)
     if state is None:
         shutil.rmtree(plan.folder / "tensorboard", ignore_errors=True)
     if state is None or not (state["stopped"] or len(state["rows"]) >= wanted.max_epochs):
@@ -257,7 +257,7 @@ def _learn(plan: Plan) -> dict[str, Any]:
         )
         with _forgotten(plan.folder):
             _fit(plan, learner, keeper, resume=state is not None)
-        state = _resumable(plan)
+        state = resumable(plan.folder, plan.mark)
     if state is None:
         raise RuntimeError(f"{plan.folder / LAST} is not what was written there; is the disk full?")
     best = torch.load(plan.folder / BEST, map_location="cpu", weights_only=True)
@@ -335,23 +335,6 @@ def _trainer(plan: Plan, keeper: "Keeper") -> "Trainer":
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
     )
-
-
-def _resumable(plan: Plan) -> dict[str, Any] | None:
-    """The keeper's state in the last checkpoint, if it belongs to this very training."""
-    import torch
-
-    try:
-        last = torch.load(plan.folder / LAST, map_location="cpu", weights_only=True, mmap=True)
-        best = torch.load(plan.folder / BEST, map_location="cpu", weights_only=True, mmap=True)
-        state: dict[str, Any] = last["callbacks"]["Keeper"]
-        same = state["fingerprint"] == plan.mark == best["fingerprint"]
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # whatever a damaged file brings about
-        log.warning("%s cannot be resumed (%s); training starts anew", plan.folder / LAST, error)
-        return None
-    return state if same else None
 
 
 def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:

@@ -309,6 +309,23 @@ class Keeper(Callback):
                 )
 
 
+def resumable(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The keeper's state in a folder's last checkpoint, if it is of this very training."""
+    last = folder / "last.ckpt"
+    try:
+        whole, best = (
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            for path in (last, folder / "best.ckpt")
+        )
+        state: dict[str, Any] = whole["callbacks"]["Keeper"]
+        return state if state["fingerprint"] == fingerprint == best["fingerprint"] else None
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever a damaged file brings about
+        log.warning("%s cannot be resumed (%s); training starts anew", last, error)
+        return None
+
+
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """The rows of `metrics.csv`, a row an epoch; a number that was not taken is left empty."""
     text = io.StringIO()
