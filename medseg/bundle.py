@@ -56,10 +56,6 @@ def inference(model: Package) -> dict[str, Any]:
     spec = model.spec
     network = spec["network"]
     arguments = {k: _target(v) for k, v in (network.get("arguments") or {}).items()}
-    spacing = spec["spacing_mm"]
-    respace = [] if not spacing or None in spacing else [
-        {"_target_": "Spacingd", "keys": "image", "pixdim": spacing, "mode": "bilinear"}
-    ]  # fmt: skip
     return {
         "imports": ["$import torch"],
         "bundle_root": ".",
@@ -73,15 +69,7 @@ def inference(model: Package) -> dict[str, Any]:
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, "
         "weights_only=True)",
         "network": "$(@network_def.load_state_dict(@weights), @network_def.to(@device).eval())[1]",
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
-                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
-                *respace,
-                *_INTENSITY.get(spec["intensity"], []),
-            ],
-        },
+        "preprocessing": _preprocessing(spec),
         "dataset": {
             "_target_": "Dataset",
             "data": "$[{'image': files} for files in @cases]",
@@ -93,6 +81,23 @@ def inference(model: Package) -> dict[str, Any]:
         "run": [
             "$[@postprocessing({'image': case['image'], 'pred': "
             "@inferer(case['image'][None].to(@device), @network)[0].cpu()}) for case in @dataset]"
+        ],
+    }
+
+
+def _preprocessing(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """From files to the network's input."""
+    spacing = spec["spacing_mm"]
+    respace = [] if not spacing or None in spacing else [
+        {"_target_": "Spacingd", "keys": "image", "pixdim": spacing, "mode": "bilinear"}
+    ]  # fmt: skip
+    return {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
+            {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
+            *respace,
+            *_INTENSITY.get(spec["intensity"], []),
         ],
     }
 

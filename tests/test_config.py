@@ -67,8 +67,8 @@ def test_what_hydra_can_judge_fails_while_composing(override: str, says: str) ->
     [
         ("trainer.max_epoch=3", "did you mean 'trainer.max_epochs'.*trainer has: max_epochs"),
         ("+trainer.max_epoch=3", "did you mean 'trainer.max_epochs'"),
-        ("data.sorce=4", "did you mean 'data.source'"),
-        ("+data.sorce=4", "did you mean 'data.source'"),
+        ("data.sources=4", "did you mean 'data.source'"),
+        ("+data.sources=4", "did you mean 'data.source'"),
         ("modle.width=3", "did you mean 'model'"),
         ("+foo=4", "'foo' is no key of the recipe .*a recipe has: model"),
         ("data.spacing_mm=1", "data.spacing_mm wants list"),

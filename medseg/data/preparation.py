@@ -302,11 +302,12 @@ def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> N
     present = sample.meta["present"]
     found: dict[str, Any] = {}
     shape = (len(recipe.channels), *passage.working.shape)
-    room.save(folder / "image.npy", shape, _scaled(sample, passage, recipe, found), np.float32)
+    scaled = _scaled(sample, passage, recipe, found)
+    room.save(folder / "image.npy", scaled, shape=shape, dtype=np.float32)
     foreground = {}
     if sample.target is not None:
         target = np.ascontiguousarray(passage.labels(sample.target))
-        room.save(folder / "label.npy", target.shape, [target], target.dtype.type)
+        room.save(folder / "label.npy", [target], shape=target.shape, dtype=target.dtype.type)
         foreground = {n: int((target == k).sum()) for k, n in enumerate(recipe.labels, 1)}
     about = {
         "case": record.case,

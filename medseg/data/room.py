@@ -41,7 +41,11 @@ def check_room(passage: Passage, channels: int, *, folder: Path) -> None:
 
 
 def save(
-    path: Path, shape: tuple[int, ...], parts: Iterable[Shaped[np.ndarray, "..."]], dtype: type
+    path: Path,
+    parts: Iterable[Shaped[np.ndarray, "..."]],
+    *,
+    shape: tuple[int, ...],
+    dtype: type,
 ) -> None:
     """Write an .npy file part by part along its first axis, by plain writes.
 

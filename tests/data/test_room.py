@@ -53,7 +53,7 @@ def test_a_sheet_of_the_users_own_is_never_overwritten(raw: Path, tmp_path: Path
 
 def test_a_saved_array_is_numpys_own_file(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    room.save(tmp_path / "a.npy", array.shape, iter(array[:, None]), np.float32)
+    room.save(tmp_path / "a.npy", iter(array[:, None]), shape=array.shape, dtype=np.float32)
     np.save(tmp_path / "b.npy", array)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
@@ -62,7 +62,7 @@ def test_a_saved_array_is_numpys_own_file(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_with_the_case(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> Iterator[Any]:
+    def full(*_: Any, **__: Any) -> Iterator[Any]:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(room, "save", full)
