@@ -111,6 +111,9 @@ def unknown(path: str, stage: str) -> str | None:
 
 def explained(text: str, stage: str) -> str:
     """A refusal of Hydra's in a recipe's own words; what it says of other things stays."""
+    absent = re.search(r"Could not find '([\w./-]+)/([^'/]+)'\s+Available options in", text)
+    if absent:
+        return _absent(*absent.groups(), text=text)
     kept: list[str] = []
     for line in text.splitlines():
         if re.match(r"To append to your config|\s+(full_key|object_type|reference_type)[:=]", line):
@@ -124,6 +127,18 @@ def explained(text: str, stage: str) -> str:
         if found and found[2] in kinds:
             kept.append(f"{found[1]}.{found[2]} wants {_spell(kinds[found[2]])}")
     return "\n".join(kept)
+
+
+def _absent(group: str, name: str, *, text: str) -> str:
+    """A group has no file of this name: which ones it has, and the nearest."""
+    listed = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)*)", text)
+    choices = listed[1].split() if listed else []
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return (
+        f"Could not find '{group}/{name}'{hint} ({group} has: {', '.join(choices) or 'none'}; "
+        "a folder with recipes of your own is named by --config-dir)"
+    )
 
 
 def check_numbers(trainer: Mapping[str, Any], seed: Any) -> None:  # noqa: ANN401 -- any YAML value

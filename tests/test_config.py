@@ -54,7 +54,9 @@ def test_an_override_that_does_not_fit_the_constructor_is_refused(override: str,
         ("data.spacing_mm=[a,1,1]", "Float"),
         ("data.channels=fat", "channels"),
         ("modle.width=3", "modle"),
-        ("experiment=typo", "Could not find 'experiment/typo'"),
+        ("experiment=typo", "Could not find 'experiment/typo' .*experiment has: ivdnet_2018, "),
+        ("experiment=ivdnet_spin", "did you mean 'ivdnet_spine'"),
+        ("model=ivdnt", "did you mean 'ivdnet'"),
     ],
 )
 def test_what_hydra_can_judge_fails_while_composing(override: str, says: str) -> None:
