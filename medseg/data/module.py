@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from medseg.data.patches import Batches, Case, Patches, generator
 from medseg.data.prepared import Prepared, PreparedRecord
 from medseg.data.transforms import Chain, Chance
+from medseg.nn.conv import padded, sizes
 from medseg.sample import Batch, collate
 
 
@@ -199,7 +200,6 @@ def patch_size(
         axis: the axis across 2-D slices; None in 3-D.
     """
     plane = [a for a in range(3) if a != axis]
-    strides = [stride] * len(plane) if isinstance(stride, int) else list(stride)
     largest = [max(r.shape[a] for r in records) for a in plane]
     wanted = largest if asked is None else list(asked)
     if len(wanted) != len(plane):
@@ -207,8 +207,9 @@ def patch_size(
             f"trainer.patch_size={wanted} has {len(wanted)} numbers; "
             f"the network sees {len(plane)} axes, so give {len(plane)}"
         )
-    fitting = [-(-max(1, n) // s) * s for n, s in zip(wanted, strides, strict=True)]
+    fitting = list(padded([max(1, n) for n in wanted], stride))
     if asked is not None and fitting != wanted:
+        strides = list(sizes(stride, len(plane)))
         raise ValueError(
             f"trainer.patch_size={wanted} must be multiples of {strides}; use {fitting}"
         )

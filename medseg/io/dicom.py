@@ -84,8 +84,6 @@ def read(path: Path, *, series: str | None = None) -> Sample:
 
     The folder must hold one volume, or `series` names one of several.
     """
-    from medseg.io.formats import stem
-
     volume = _choose(path, series)
     space = grid(volume, str(path))
     image = np.empty((1, *space.shape), dtype=np.float32)
@@ -93,13 +91,27 @@ def read(path: Path, *, series: str | None = None) -> Sample:
         for index, plane in enumerate(volume.slices):
             image[0, :, :, index] = _pixels(path, plane, index)
         technical = _technical(volume.slices[0].file)
+    return one_channel(path, image, space=space, series=volume.name, dicom=technical)
+
+
+def one_channel(
+    path: Path,
+    image: Float[np.ndarray, "1 i j k"],
+    *,
+    space: Grid,
+    series: str,
+    **facts: Any,  # noqa: ANN401 -- JSON values
+) -> Sample:
+    """A volume as a sample of one channel; `facts` are technical and name nobody."""
+    from medseg.io.formats import stem
+
     return Sample(
         id=stem(path),
         image=image,
         space=space,
         channels=("image",),
         sources={"image": str(path)},
-        meta={"format": "dicom", "units": "mm", "series": volume.name, "dicom": technical},
+        meta={"format": "dicom", "units": "mm", "series": series, **facts},
     )
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from medseg.geometry.grid import Grid
 from medseg.geometry.stack import Slice, Volume, choose, grid, volumes
-from medseg.io.dicom import frames, is_dicom
+from medseg.io.dicom import frames, is_dicom, one_channel
 from medseg.sample import Sample
 
 SUFFIXES = (".dcm",)
@@ -36,8 +36,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read(path: Path, *, series: str | None = None) -> Sample:
     """One volume as one channel named `image`: columns, rows, frames; rescaled float32."""
-    from medseg.io.formats import stem
-
     header = _load(path)
     volume = _choose(path, header, series)
     space = grid(volume, str(path))
@@ -55,14 +53,7 @@ def read(path: Path, *, series: str | None = None) -> Sample:
     for index, plane in enumerate(volume.slices):
         slope, intercept = _scale(header, plane.frame)
         image[0, :, :, index] = stored[plane.frame].T * slope + intercept
-    return Sample(
-        id=stem(path),
-        image=image,
-        space=space,
-        channels=("image",),
-        sources={"image": str(path)},
-        meta={"format": "dicom", "units": "mm", "series": volume.name},
-    )
+    return one_channel(path, image, space=space, series=volume.name)
 
 
 def read_header(path: Path, *, series: str | None = None) -> Grid:
