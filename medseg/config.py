@@ -43,7 +43,7 @@ def register() -> None:
     if OmegaConf.has_resolver("medseg.run"):
         return
     data = OmegaConf.structured(DataConfig)
-    for section in (data.source, data.labels):
+    for section in (data.source, data.labels, data.organs):
         OmegaConf.set_struct(section, False)
     groups: dict[Any, Any] = {n: DictConfig({}, flags={"struct": False}) for n in OPEN_GROUPS}
     groups["block"] = DictConfig(None, flags={"struct": False})
@@ -165,18 +165,32 @@ def text(cfg: "DictConfig") -> str:
     return OmegaConf.to_yaml(cfg, resolve=True)
 
 
-def given(cfg: "DictConfig") -> dict[str, int]:
-    """What the data say about the network; a recipe that says it itself must say the same."""
-    facts = {"in_channels": len(cfg.data.channels), "n_classes": len(cfg.data.labels) + 1}
-    for name, number in facts.items():
-        if cfg.model.get(name, number) != number:
-            raise ValueError(f"model.{name}={cfg.model[name]}, but the data have {number}")
-    return facts
+def facts(cfg: "DictConfig") -> dict[str, Any]:
+    """What the data say about any network or task: counts, and the organs if there are some."""
+    counts = {"in_channels": len(cfg.data.channels), "n_classes": len(cfg.data.labels) + 1}
+    organs = plain(cfg.data.organs)
+    return counts | ({"organs": organs} if organs else {})
+
+
+def given(cfg: "DictConfig", group: str = "model") -> dict[str, Any]:
+    """What the data say that a group's constructor asks for; the recipe must not say otherwise."""
+    node, found = cfg[group], {}
+    for name, value in facts(cfg).items():
+        if accepts(node, name):
+            found[name] = value
+            if plain(node.get(name, value)) != value:
+                raise ValueError(f"{group}.{name}={node[name]}, but the data have {value}")
+    return found
 
 
 def network(cfg: "DictConfig") -> Any:  # noqa: ANN401 -- what the recipe names
     """The network of a recipe, or an error that says which values it cannot be built from."""
     content = plain(cfg.model) | given(cfg)
+    if "organs" not in content and accepts(cfg.model, "organs"):
+        raise ValueError(
+            f"model={cfg.choices.get('model')} finds contours, and data={cfg.choices.get('data')} "
+            "names none; set data.organs, e.g. data.organs={heart:26}"
+        )
     try:
         return signature.build(content)
     except (RuntimeError, TypeError, ArithmeticError) as error:

@@ -286,6 +286,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "intensity": (lambda v: isinstance(v, str), "the name of a normalisation"),
     "ndim": (lambda v: v in {2, 3}, "2 or 3"),
     "slice_axis": (lambda v: v is None or v in {0, 1, 2}, "0, 1 or 2"),
+    "size": (lambda v: type(v) is int and v > 0, "the side of the working square in pixels"),
     "patch_size": (_sizes, "whole numbers of voxels"),
     "overlap": (_share, "null or a share of the window below 1"),
     "sha256": (lambda v: isinstance(v, str), "the sha256 of the weights"),

@@ -147,6 +147,12 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file of bytes atomically."""
+    with atomic(path) as part:
+        part.write_bytes(content)
+
+
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 -- any JSON value
     """Write JSON atomically; numpy scalars and arrays, paths and tuples become plain values."""
     write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")

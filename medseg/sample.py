@@ -23,6 +23,8 @@ class Sample:
         space: where the voxels lie.
         channels: one name a channel.
         target: label values on the same grid, if the case has a reference.
+        landmarks: x and y in pixels of the image from its top left corner, NaN where a node is
+            not annotated, if the case has any.
         subject: the person; cases of one subject never stand on both sides of a split.
         split: train, val, test, or empty.
         sources: channel name to the path it was read from.
@@ -34,6 +36,7 @@ class Sample:
     space: Grid
     channels: tuple[str, ...]
     target: Integer[np.ndarray, "*space"] | None = None
+    landmarks: Float[np.ndarray, "n 2"] | None = None
     subject: str = ""
     split: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -46,21 +49,32 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Samples of one shape, stacked; `present` says which channels each one really has."""
+    """Samples of one shape, stacked; `present` says which channels each one really has.
+
+    Points are x and y in the unit square that the image covers, NaN where not annotated: landmarks
+    node by node, outlines of each organ's mask as closed contours whose points have no number.
+    """
 
     image: "Float[Tensor, 'b c *space']"
     target: "Integer[Tensor, ' b *space'] | None"
     ids: tuple[str, ...]
     present: "Bool[Tensor, 'b c']"
+    landmarks: "Float[Tensor, 'b n 2'] | None" = None
+    outlines: "Float[Tensor, 'b k m 2'] | None" = None
 
     def to(self, device: Any) -> "Batch":  # noqa: ANN401 -- torch.device or its name
         """The batch on another device."""
-        target = None if self.target is None else self.target.to(device, non_blocking=True)
+        target, points, lines = (
+            None if there is None else there.to(device, non_blocking=True)
+            for there in (self.target, self.landmarks, self.outlines)
+        )
         return Batch(
             image=self.image.to(device, non_blocking=True),
             target=target,
             ids=self.ids,
             present=self.present.to(device, non_blocking=True),
+            landmarks=points,
+            outlines=lines,
         )
 
 
@@ -72,14 +86,16 @@ class Prediction:
     labels: "Integer[Tensor, ' b *space']"
 
 
-def collate(items: Sequence[tuple[Any, Any, str, Any]]) -> Batch:
-    """Stack (image, target or None, id, present) tuples of one shape into a batch."""
+def collate(items: Sequence[tuple[Any, ...]]) -> Batch:
+    """Stack (image, target or None, id, present[, landmarks, outlines]) of one shape."""
     import torch
 
-    images, targets, ids, present = zip(*items, strict=True)
+    images, targets, ids, present, *points = zip(*items, strict=True)
     return Batch(
         image=torch.stack(images),
         target=None if targets[0] is None else torch.stack(targets),
         ids=tuple(ids),
         present=torch.stack(present),
+        landmarks=torch.stack(points[0]) if points else None,
+        outlines=torch.stack(points[1]) if points else None,
     )

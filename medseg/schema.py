@@ -20,12 +20,20 @@ MACHINE = ("accelerator", "devices", "precision", "restart", "strategy", "thread
 
 @dataclass
 class DataConfig:
-    """A dataset and how it is brought to working form; the source gets its path from `--in`."""
+    """A dataset and how it is brought to working form; the source gets its path from `--in`.
+
+    Attributes:
+        organs: contour to its number of nodes (or {nodes, closed}); the labels of such data are
+            bit flags, bit k for the k-th organ.
+        size: side in pixels of the square that a radiograph is brought to; null is by spacing_mm.
+    """
 
     source: dict[str, Any] = field(default_factory=dict)
     channels: list[str] = field(default_factory=list)
     labels: dict[str, list[int]] = field(default_factory=dict)
     instances: list[str] = field(default_factory=list)
+    organs: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
     spacing_mm: list[float | None] | None = None
     intensity: str = "zscore"
     slice_axis: int | None = None
@@ -46,6 +54,7 @@ class TrainerConfig:
         patience: validations without a better Dice before training stops; null never stops early.
         precision: auto is bf16 where the device has it, else fp16 on a GPU, else float32.
         threads: CPU threads; null leaves PyTorch's choice.
+        average: decay of a moving average of the weights, e.g. 0.998; 0 keeps them as they are.
         restart: begin anew where a run of the same recipe is finished or can be resumed.
     """
 
@@ -66,6 +75,7 @@ class TrainerConfig:
     strategy: str = "auto"
     workers: int = 0
     threads: int | None = None
+    average: float = 0.0
     restart: bool = False
 
 
@@ -149,6 +159,8 @@ def check_numbers(trainer: Mapping[str, Any], seed: Any) -> None:  # noqa: ANN40
             raise ValueError(f"trainer.{name}={trainer[name]} must be at least 1")
     if not 0 <= trainer["foreground"] <= 1 or not 0 <= (trainer["overlap"] or 0) < 1:
         raise ValueError("trainer.foreground lies in 0..1, trainer.overlap in 0..1 (1 excluded)")
+    if not 0 <= trainer["average"] < 1:
+        raise ValueError(f"trainer.average={trainer['average']} lies in 0..1 (1 excluded)")
     for name, known in (("precision", PRECISIONS), ("accelerator", ACCELERATORS)):
         if trainer[name] not in known:
             near = difflib.get_close_matches(trainer[name], known, n=1)

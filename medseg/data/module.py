@@ -1,7 +1,7 @@
 """The one LightningDataModule: prepared cases in, batches of patches and whole cases out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from medseg.data.patches import Batches, Case, Patches, generator
+from medseg.data.pictures import Pictures, points
 from medseg.data.prepared import Prepared, PreparedRecord
 from medseg.data.transforms import Chain, Chance
 from medseg.nn.conv import padded, sizes
@@ -57,17 +58,23 @@ class DataModule(LightningDataModule):
         self.augment, self.sampling = augment, sampling
         spacing = self.train[0].spacing_mm
         self.spacing_mm = tuple(s for a, s in enumerate(spacing) if a != self.slice_axis)
+        self.patches = self._items(patch_size)
+
+    def _items(self, patch_size: Sequence[int]) -> Patches | Pictures:
+        """What training draws from: patches of scans, or radiographs with their landmarks."""
+        if self.prepared.meta.get("organs"):
+            return Pictures(self.prepared, self.train)
         cases = range(len(self.train))
         items: list[tuple[int, int | None]] = [(n, None) for n in cases]
         if self.slice_axis is not None:
             items = [(n, s) for n in cases for s in range(self.train[n].shape[self.slice_axis])]
-        self.patches = Patches(
-            Cases(prepared, self.train),
+        return Patches(
+            Cases(self.prepared, self.train),
             items,
             size=patch_size,
             slice_axis=self.slice_axis,
-            foreground=sampling.foreground,
-            seed=sampling.seed,
+            foreground=self.sampling.foreground,
+            seed=self.sampling.seed,
         )
 
     def steps_per_epoch(self, world: int = 1) -> int:
@@ -175,7 +182,11 @@ class Whole:
         if sample.target is not None:
             target = torch.from_numpy(np.array(sample.target, dtype=np.int64))[None]
         present = sample.meta.get("present") or (True,) * len(image)
-        return Batch(image[None], target, (record.case,), torch.tensor([present]))
+        batch = Batch(image[None], target, (record.case,), torch.tensor([present]))
+        if not self.prepared.meta.get("organs"):
+            return batch
+        landmarks, outlines = points(self.prepared, record)
+        return replace(batch, landmarks=landmarks[None], outlines=outlines[None])
 
 
 def slice_axis(prepared: Prepared) -> int:

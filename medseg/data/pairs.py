@@ -1,7 +1,8 @@
 """A prediction and its reference: found by the case's name, laid on one grid, scored."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from jaxtyping import Integer
 
 from medseg.data.align import onto, unaligned
 from medseg.data.labels import values_in
-from medseg.data.sheet import Record
-from medseg.data.table import crop, cropped_axis, read_labels
+from medseg.data.sheet import Record, read
+from medseg.data.table import crop, cropped_axis, gather, read_labels
 from medseg.geometry.grid import Grid
 from medseg.io import formats
 from medseg.metrics.structures import Structure, score_case
@@ -20,6 +21,8 @@ from medseg.provenance import read_json
 Labels = Integer[np.ndarray, "i j k"]
 
 EXTRAS = ("_entropy", "_probabilities")
+OVERLAY = "_overlay"
+POINTS = ("_landmarks.csv", "_landmarks.npy")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Job:
         slice_axis: the axis along which the record's slices count.
         image: a scan on the same grid, for the picture.
         reason: why there is no prediction, if somebody said so.
+        sidecar: what predict wrote beside the prediction.
     """
 
     record: Record
@@ -43,19 +47,65 @@ class Job:
     slice_axis: int | None
     image: Path | None = None
     reason: str = ""
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Result:
     """The rows of one case, why it failed (if it did), and what else must be said.
 
-    `values` are those of the reference and of the prediction, where no structure is named.
+    `values` are those of the reference and of the prediction, where no structure is named;
+    `perturbed` the scores under perturbations of the image; `unscaled` says that the size of its
+    pixels is unknown.
     """
 
     rows: list[dict[str, Any]]
     reason: str = ""
     warnings: tuple[str, ...] = ()
     values: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+    perturbed: tuple[dict[str, Any], ...] = ()
+    unscaled: bool = False
+
+
+def sheet_of(reference: Path) -> Path | None:
+    """The sample sheet that a reference is or holds."""
+    inside = reference / "samples.csv"
+    return reference if reference.is_file() else inside if inside.is_file() else None
+
+
+def records_of(reference: Path) -> list[Record]:
+    """The reference's cases: rows of a sheet, or the label and landmark files of a folder."""
+    if not reference.exists():
+        raise FileNotFoundError(
+            f"--reference {reference} does not exist; give a sheet or a folder of label files"
+        )
+    sheet = sheet_of(reference)
+    if sheet is None:
+        return _in_folder(reference)
+    records, problems = read(sheet, [])
+    if problems:
+        shown = "\n  ".join(str(problem) for problem in problems[:10])
+        raise ValueError(f"{sheet}: {len(problems)} rows need mending:\n  {shown}")
+    return records
+
+
+def _in_folder(folder: Path) -> list[Record]:
+    points = {
+        path.name.removesuffix(ending): path
+        for ending in POINTS
+        for path in sorted(folder.glob(f"*{ending}"))
+    }
+    found = gather(folder) if not points or any(map(formats.is_image, folder.iterdir())) else {}
+    labels = {case: path for case, path in found.items() if not _is_overlay(case, found)}
+    return [
+        Record(case, "", "", {}, label=labels.get(case), landmarks=points.get(case))
+        for case in dict.fromkeys([*labels, *points])
+    ]
+
+
+def _is_overlay(case: str, others: Mapping[str, Any]) -> bool:
+    """Whether a picture is another case's, as predict draws it."""
+    return case.endswith(OVERLAY) and case.removesuffix(OVERLAY) in others
 
 
 def predictions(folder: Path) -> dict[str, Path]:
@@ -73,7 +123,7 @@ def predictions(folder: Path) -> dict[str, Path]:
         if case in found:
             raise ValueError(f"{found[case]} and {path} are both the case '{case}'; remove one")
         found[case] = path
-    return found
+    return {case: path for case, path in found.items() if not _is_overlay(case, found)}
 
 
 def sidecars(folder: Path, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
@@ -195,6 +245,29 @@ def whole(labels: Labels, inside: Grid, *, native: Grid) -> Integer[np.ndarray, 
     return out
 
 
+def shown(
+    job: Job,
+) -> tuple[np.ndarray | None, Labels, Labels | None, Grid]:
+    """Scan, reference, prediction (structures numbered from 1) and grid, whole, for a picture."""
+    reference, inside, prediction, _ = load(job)
+    _, native = truth(job)
+    names = job.structures or tuple(
+        Structure(str(v), (v,), (v,)) for v in values_in(reference) if v
+    )
+    drawn = [np.zeros(inside.shape, dtype=np.int32) for _ in range(2)]
+    for index, structure in enumerate(names, start=1):
+        drawn[0][np.isin(reference, structure.reference)] = index
+        if prediction is not None:
+            drawn[1][np.isin(prediction, structure.prediction)] = index
+    ours, theirs = (whole(labels, inside, native=native) for labels in drawn[::-1])
+    image = None
+    if job.image is not None:
+        with contextlib.suppress(ValueError, OSError):
+            scan = formats.read(job.image)
+            image = onto(scan.image[0], scan.space, wanted=native)
+    return image, theirs, None if prediction is None else ours, native
+
+
 def _cut(job: Job, labels: Labels, grid: Grid) -> tuple[Integer[np.ndarray, "x y z"], Grid]:
     none = np.zeros((0, *grid.shape), dtype=np.float32)
     inside, _, part = crop(job.record, grid, image=none, target=labels, slice_axis=job.slice_axis)
@@ -213,7 +286,8 @@ def _read_prediction(job: Job) -> tuple[Labels | None, Grid | None, str]:
 
 def files(record: Record, sheet: Path | None) -> list[str]:
     """A record's files as its sheet spells them: the reference and every image column."""
-    return [str(record.label), *_images(record, sheet)]
+    own = [str(path) for path in (record.label, record.landmarks) if path is not None]
+    return [*own, *_images(record, sheet)]
 
 
 def _images(record: Record, sheet: Path | None) -> list[str]:

@@ -17,12 +17,13 @@ from medseg.provenance import (
     hash_value,
     read_json,
     writable,
+    write_bytes,
     write_json,
     write_text,
 )
 from medseg.sample import Sample
 
-Output = Num[np.ndarray, "..."] | str
+Output = Num[np.ndarray, "..."] | str | bytes
 
 _KEPT = ("case", "status", "error", "key", "outputs", "earlier")
 
@@ -33,7 +34,8 @@ class Place:
 
     `key` holds what the prediction is made of: inputs, models, options. `whats` names what a task
     makes: the first is `<case>` alone, others `<case>_<what>`; one with a suffix of its own
-    (`points.csv`) is text, the rest are arrays in the format of the case's domain.
+    (`points.csv`, `overlay.png`) is text or bytes, the rest are arrays in the format of the case's
+    domain.
     """
 
     folder: Path
@@ -115,6 +117,8 @@ class Place:
             for what, one in ready.items():
                 if isinstance(one, str):
                     write_text(self.path(what), one)
+                elif isinstance(one, bytes):
+                    write_bytes(self.path(what), one)
                 else:
                     formats.write(self.path(what), one, grid=sample.space, meta=sample.meta)
                 outputs[what]["sha256"] = hash_file(self.path(what))

@@ -4,7 +4,6 @@ import contextlib
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from medseg.data import intensity, labels, pool, room, sheet
+from medseg.data import framed, intensity, pool, room, sheet
 from medseg.data.prepared import FORMAT, index_parts
-from medseg.data.table import SHEET, Record, Table, coarsest_axis, volumes
+from medseg.data.recipe import Recipe
+from medseg.data.table import SHEET, Record, Table, volumes
+from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.provenance import (
     atomic_folder,
     hash_file,
     hash_value,
-    plain,
     read_json,
     versions,
     writable,
@@ -29,86 +29,9 @@ from medseg.provenance import (
 )
 from medseg.sample import Sample
 
-Spacing = tuple[float | None, float | None, float | None]
 BYTES_A_VOXEL = 24
 LOCK = ".lock"
 VOXELS_WORTH_A_PROCESS = 20_000_000
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The data section of a recipe, checked; `slice_axis` is settled by the first case."""
-
-    data: str
-    channels: tuple[str, ...]
-    labels: Mapping[str, tuple[int, ...]]
-    instances: tuple[str, ...] = ()
-    spacing_mm: Spacing | None = None
-    intensity: str = "zscore"
-    slice_axis: int | None = None
-    volume: int | None = None
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> "Recipe":
-        """From plain values; what cannot be meant is refused."""
-        named = labels.classes(content.get("labels"))
-        instances = tuple(content.get("instances") or ())
-        stray = [name for name in instances if name not in named]
-        if stray:
-            raise ValueError(
-                f"data.instances names '{stray[0]}', which data.labels ({', '.join(named)}) has not"
-            )
-        method = content.get("intensity", "zscore")
-        if method not in intensity.METHODS:
-            known = ", ".join(intensity.METHODS)
-            raise ValueError(f"data.intensity={method}; it must be one of {known}")
-        return cls(
-            data=str(content.get("data", "table")),
-            channels=tuple(content["channels"]),
-            labels=named,
-            instances=instances,
-            spacing_mm=_spacing(content.get("spacing_mm")),
-            intensity=method,
-            slice_axis=content.get("slice_axis"),
-            volume=content.get("volume"),
-        )
-
-    def settled(self, table: Table) -> "Recipe":
-        """With the slice axis of the first case in place of none."""
-        if not table.records():
-            raise ValueError(f"{table.path} holds no case")
-        if self.slice_axis is not None:
-            return self
-        from medseg.io import formats
-
-        first = table.records()[0]
-        channel, path = next(iter(first.paths.items()))
-        if not path.exists():
-            raise FileNotFoundError(f"case {first.case}: there is no file {path}; mend the sheet")
-        try:
-            grid = formats.read_header(path, volume=volumes(first, self.volume)[channel])
-            return replace(self, slice_axis=coarsest_axis(grid))
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"case {first.case}: {error}") from error
-
-    def content(self) -> dict[str, Any]:
-        """Everything that decides the arrays of a case, as plain JSON values."""
-        fields = ("channels", "labels", "spacing_mm", "intensity", "slice_axis", "volume")
-        found: dict[str, Any] = plain({name: getattr(self, name) for name in fields})
-        return {"format": FORMAT, **found}
-
-
-def _spacing(given: Sequence[float | None] | None) -> Spacing | None:
-    if given is None:
-        return None
-    spacing = tuple(None if value is None else float(value) for value in given)
-    good = all(v is None or (math.isfinite(v) and v > 0) for v in spacing)
-    if len(spacing) != 3 or not good:
-        raise ValueError(
-            f"data.spacing_mm={list(given)}; it must be three positive millimetres along R, A, S "
-            "(null keeps an axis as it is)"
-        )
-    return (spacing[0], spacing[1], spacing[2])
 
 
 def prepare_dataset(
@@ -139,7 +62,7 @@ def prepare_dataset(
         writable(out)
         table = _table(source, wanted, recipe.get("source"), out)
         wanted = wanted.settled(table)
-        table.slice_axis = wanted.slice_axis
+        table.slice_axis, table.organs = wanted.slice_axis, wanted.organs
         told = room.astride(table.records(), folded=bool(recipe.get("folds")))
         picked = _picked(table, shard)
         _all_there([record for _, record in picked])
@@ -208,8 +131,8 @@ def _raw(source: Any, given: Any, folder: Path) -> Path:  # noqa: ANN401
 
 
 def _paths(record: Any) -> Iterable[Path]:  # noqa: ANN401 -- a generator's record has no paths
-    label = getattr(record, "label", None)
-    paths = [*getattr(record, "paths", {}).values(), *([label] if label else [])]
+    others = (getattr(record, name, None) for name in ("label", "landmarks"))
+    paths = [*getattr(record, "paths", {}).values(), *others]
     return [path for path in paths if isinstance(path, Path)]
 
 
@@ -251,7 +174,7 @@ def _workers(records: Sequence[Record], recipe: Recipe) -> int:
     channel, path = next(iter(records[0].paths.items()))
     try:
         volume = volumes(records[0], recipe.volume)[channel]
-        passage = Passage.to(formats.read_header(path, volume=volume), recipe.spacing_mm)
+        passage = recipe.passage(formats.read_header(path, volume=volume))
     except (ValueError, OSError, EOFError):
         return 1
     voxels = max(math.prod(passage.native.shape), math.prod(passage.working.shape))
@@ -265,8 +188,12 @@ def prepare_case(
 ) -> tuple[dict[str, Any], bool]:
     """One case's row of the index but for its place, and whether its arrays were there already."""
     files = {name: _file(path, out) for name, path in record.paths.items()}
-    label = None if record.label is None else _file(record.label, out)
+    label, points = (
+        None if path is None else _file(path, out) for path in (record.label, record.landmarks)
+    )
     contents = [{k: f["sha256"] for k, f in files.items()}, label and label["sha256"]]
+    if recipe.organs:
+        contents += [points and points["sha256"], record.spacing_mm]
     key = hash_value([recipe.content(), contents, record.slices])[:12]
     folder = out / "cases" / f"{record.case}-{key}"
     was_there = (folder / "case.json").is_file()
@@ -283,6 +210,7 @@ def prepare_case(
         "slices": record.slices,
         "sources": files,
         "label": label,
+        "landmarks": points,
         "notes": dict(record.notes),
     }
     return {**row, **{name: about[name] for name in _FACTS}}, was_there
@@ -297,7 +225,7 @@ def _file(path: Path, out: Path) -> dict[str, str]:
 
 def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> None:
     sample = table.load(record)
-    passage = Passage.to(sample.space, recipe.spacing_mm)
+    passage = recipe.passage(sample.space)
     room.check_room(passage, len(recipe.channels), folder=folder)
     present = sample.meta["present"]
     found: dict[str, Any] = {}
@@ -305,7 +233,9 @@ def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> N
     scaled = _scaled(sample, passage, recipe, found)
     room.save(folder / "image.npy", scaled, shape=shape, dtype=np.float32)
     foreground = {}
-    if sample.target is not None:
+    if isinstance(passage, Frame) and recipe.organs:
+        foreground = framed.write(sample, passage, organs=recipe.organs, folder=folder)
+    elif sample.target is not None:
         target = np.ascontiguousarray(passage.labels(sample.target))
         room.save(folder / "label.npy", [target], shape=target.shape, dtype=target.dtype.type)
         foreground = {n: int((target == k).sum()) for k, n in enumerate(recipe.labels, 1)}
@@ -326,7 +256,7 @@ def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> N
 
 
 def _scaled(
-    sample: Sample, passage: Passage, recipe: Recipe, found: dict[str, Any]
+    sample: Sample, passage: Passage | Frame, recipe: Recipe, found: dict[str, Any]
 ) -> Iterator[Float[np.ndarray, "1 x y z"]]:
     """Channel by channel the normalised values; `found` gets the statistics of those there."""
     for number, channel in enumerate(recipe.channels):
@@ -359,6 +289,8 @@ def _write_index(
         "instances": recipe.instances,
         "spacing_mm": recipe.spacing_mm,
         "intensity": recipe.intensity,
+        "organs": recipe.organs,
+        "size": recipe.size,
         "slice_axis": recipe.slice_axis,
         "volume": recipe.volume,
         "source": source,

@@ -30,6 +30,7 @@ class PreparedRecord:
         native: shape and affine of the raw volume (its `slices` only, if the sheet names some).
         sources: channel to path and sha256 of the raw file.
         label: path and sha256 of the raw reference, if there is one.
+        landmarks: the same of the file of points.
         statistics: channel to the foreground's numbers before scaling.
         present: whether each channel was there or is filled with zeros.
         foreground: structure to its count of voxels.
@@ -46,6 +47,7 @@ class PreparedRecord:
     native: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     label: Mapping[str, str] | None = None
+    landmarks: Mapping[str, str] | None = None
     statistics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     present: tuple[bool, ...] = ()
     foreground: Mapping[str, int] = field(default_factory=dict)
@@ -103,11 +105,16 @@ class Prepared:
         return list(self._records)
 
     def load(self, record: PreparedRecord, *, with_target: bool = True) -> Sample:
-        """A case in its working grid: canonical axes, scaled values, class indices as target."""
+        """A case in its working grid: canonical axes, scaled values, class indices as target.
+
+        Landmarks lie in pixels of the working square.
+        """
         try:
             image = np.load(record.folder / "image.npy", mmap_mode="r")
             path = record.folder / "label.npy"
             target = np.load(path, mmap_mode="r") if with_target and path.exists() else None
+            points = record.folder / "landmarks.npy"
+            landmarks = np.load(points) if with_target and points.exists() else None
             about = read_json(record.folder / "case.json")
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(
@@ -120,6 +127,7 @@ class Prepared:
             space=Grid(record.shape, np.array(about["affine"])),
             channels=self.channels,
             target=target,
+            landmarks=landmarks,
             subject=record.subject,
             split=record.split,
             sources={name: source["path"] for name, source in record.sources.items()},

@@ -16,12 +16,13 @@ from medseg.data import sheet
 from medseg.data.pool import free_bytes
 from medseg.data.prepared import index_parts
 from medseg.data.table import SHEET, Table
+from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def check_room(passage: Passage, channels: int, *, folder: Path) -> None:
+def check_room(passage: Passage | Frame, channels: int, *, folder: Path) -> None:
     """Refuse a working grid that the free memory or the disk of `folder` cannot hold.
 
     Counted are two float32 copies of a channel in memory, and all channels on the disk.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 SPLITS = ("train", "val", "test", "")
-RESERVED = ("case", "subject", "label", "split", "slices")
+RESERVED = ("case", "subject", "label", "split", "slices", "landmarks", "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Record:
         label: the reference labels, if there are any.
         slices: first and one past the last slice of the volume that belong to this case.
         notes: the sheet's other columns, as they stand there.
+        landmarks: a file of points, if there is one.
+        spacing_mm: the size of a pixel where the sheet says it, for files that do not.
         faults: the names of the checks that the row itself failed; what they are about is left
             empty. `medseg check` alone goes on with such a row.
     """
@@ -36,6 +38,8 @@ class Record:
     label: Path | None = None
     slices: tuple[int, int] | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    landmarks: Path | None = None
+    spacing_mm: str = ""
     faults: tuple[str, ...] = ()
 
 
@@ -246,6 +250,8 @@ def _record(folder: Path, row: Mapping[str, str], *, channels: Sequence[str]) ->
         label=folder / row["label"] if row.get("label") else None,
         slices=_slices(row.get("slices", "")),
         notes={name: cell for name, cell in row.items() if name and name not in known},
+        landmarks=folder / row["landmarks"] if row.get("landmarks") else None,
+        spacing_mm=row.get("spacing_mm", ""),
     )
 
 
@@ -284,13 +290,16 @@ def text(records: Sequence[Record], channels: Sequence[str], *, folder: Path) ->
     others = sorted({name for record in records for name in record.notes})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["case", "subject", *channels, "label", "split", "slices", *others])
+    own = [n for n in ("landmarks", "spacing_mm") if any(getattr(r, n) for r in records)]
+    writer.writerow(["case", "subject", *channels, "label", "split", "slices", *own, *others])
     for record in records:
         paths = [*(record.paths.get(channel) for channel in channels), record.label]
         images = [relative(path, folder) if path else "" for path in paths]
         span = f"{record.slices[0]}:{record.slices[1]}" if record.slices else ""
+        points = relative(record.landmarks, folder) if record.landmarks else ""
+        extra = [{"landmarks": points, "spacing_mm": record.spacing_mm}[name] for name in own]
         notes = [record.notes.get(name, "") for name in others]
-        writer.writerow([record.case, record.subject, *images, record.split, span, *notes])
+        writer.writerow([record.case, record.subject, *images, record.split, span, *extra, *notes])
     return out.getvalue()
 
 

@@ -6,11 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from medseg.data.folds import folds
 from medseg.data.prepared import Prepared, PreparedRecord
-from medseg.data.table import folds
 from medseg.provenance import plain
 
 log = logging.getLogger(__name__)
+
+
+_SAME = (
+    *("channels", "labels", "instances", "organs", "size"),
+    *("spacing_mm", "intensity", "slice_axis"),
+)
 
 
 def split(prepared: Prepared, n_folds: int, *, fold: int) -> dict[str, list[PreparedRecord]]:
@@ -25,7 +31,9 @@ def split(prepared: Prepared, n_folds: int, *, fold: int) -> dict[str, list[Prep
             f"{prepared.folder} has no training case ({dict(count)}); fill the sheet's column "
             "`split` with train, val or test, or make folds: data.folds=5 data.fold=0"
         )
-    bare = [r.case for r in (*found["train"], *found["val"]) if r.label is None]
+    bare = [
+        r.case for r in (*found["train"], *found["val"]) if r.label is None and r.landmarks is None
+    ]
     if bare:
         raise ValueError(
             f"training and validation need labels; none for {', '.join(bare[:5])}"
@@ -72,9 +80,11 @@ def _cut(records: Iterable[PreparedRecord]) -> bool:
 def mismatches(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What prepared data and a recipe's data section disagree in; an open slice axis fits any."""
     found = []
-    for name in ("channels", "labels", "instances", "spacing_mm", "intensity", "slice_axis"):
+    for name in _SAME:
         asked = plain(wanted[name])
-        if meta[name] != asked and not (name == "slice_axis" and asked is None):
+        if (meta.get(name) or None) != (asked or None) and not (
+            name == "slice_axis" and asked is None
+        ):
             found.append(f"{name}: prepared {meta[name]}, recipe {asked}")
         elif name == "labels" and list(meta[name]) != list(asked):
             found.append(f"order of labels: prepared {list(meta[name])}, recipe {list(asked)}")

@@ -2,10 +2,9 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, Num
@@ -19,7 +18,7 @@ from medseg.sample import Sample
 
 SHEET = "samples.csv"
 
-__all__ = ["MISALIGNED_MM", "SHEET", "Record", "Table", "coarsest_axis", "crop", "folds", "gather"]
+__all__ = ["MISALIGNED_MM", "SHEET", "Record", "Table", "coarsest_axis", "crop", "gather"]
 
 
 class Table:
@@ -38,6 +37,7 @@ class Table:
 
     series: str | None = None
     options: Mapping[str, Any] = MappingProxyType({})
+    organs: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Table:
         first, image, meta = self._image(record)
         target = None
         if with_target and record.label is not None:
-            own, grid = read_labels(record)
+            own, grid = read_labels(record, like=first)
             target = self._laid(own, grid, record=record, what="label", first=first)
         grid, image, target = crop(
             record, first, image=image, target=target, slice_axis=self.slice_axis
@@ -126,11 +126,31 @@ class Table:
             space=grid,
             channels=self.channels,
             target=target,
+            landmarks=self._points(record, grid) if with_target else None,
             subject=record.subject,
             split=record.split,
             sources={name: str(path) for name, path in record.paths.items()},
             meta={**meta, "present": tuple(name in record.paths for name in self.channels)},
         )
+
+    def _points(self, record: Record, grid: Grid) -> Float[np.ndarray, "n 2"] | None:
+        """The case's landmarks in pixels, if the recipe names organs and the sheet a file."""
+        if not self.organs or record.landmarks is None:
+            return None
+        from medseg.data.landmarks import inside, read_points
+        from medseg.geometry.contour import contours
+
+        if not record.landmarks.is_file():
+            raise FileNotFoundError(
+                f"case {record.case}: landmarks are not there: {record.landmarks}; mend the path "
+                "in the sheet (paths are relative to the sheet)"
+            )
+        try:
+            points = read_points(record.landmarks, contours(self.organs))
+            inside(points, contours(self.organs), size=grid.shape[:2])
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"case {record.case}, landmarks: {error}") from error
+        return points
 
     def alone(self) -> "Table":
         """The same reader without its list of cases: small enough to send to a worker."""
@@ -153,7 +173,7 @@ class Table:
                 path=path,
                 volume=chosen[channel],
                 series=self.series,
-                **self.options,
+                **_spaced(record, path, self.options),
             )
             if grid is None:
                 grid, meta = one.space, dict(one.meta)
@@ -241,8 +261,23 @@ def read_image(
         raise ValueError(f"case {case}, {channel}: {error}") from error
 
 
-def read_labels(record: Record) -> tuple[Integer[np.ndarray, "i j k"], Grid]:
-    """The reference labels of a case in the file's own values."""
+def _spaced(record: Record, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Reading options, with the sheet's pixel size where the command line says none."""
+    from medseg.io import formats
+
+    known = formats.accepts(path, "spacing_mm") if path.exists() else False
+    said = {"spacing_mm": record.spacing_mm} if record.spacing_mm and known else {}
+    return said | {k: v for k, v in options.items() if v is not None}
+
+
+def read_labels(
+    record: Record, *, like: Grid | None = None
+) -> tuple[Integer[np.ndarray, "i j k"], Grid]:
+    """The reference labels of a case in the file's own values.
+
+    A plane file that has no spacing of its own lies as the image `like` does, if
+    both have the same pixels.
+    """
     from medseg.io import formats
 
     path = record.label
@@ -255,6 +290,8 @@ def read_labels(record: Record) -> tuple[Integer[np.ndarray, "i j k"], Grid]:
         array, grid, _ = formats.read_labels(path)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"case {record.case}, label: {error}") from error
+    if like is not None and like.shape == grid.shape and formats.accepts(path, "spacing_mm"):
+        grid = like
     return array, grid
 
 
@@ -329,52 +366,3 @@ def _add(found: dict[str, Path], name: str, path: Path) -> None:
             f"{found[name]} and {path} would both be the case '{name}'; rename one or write a sheet"
         )
     found[name] = path
-
-
-@runtime_checkable
-class _Case(Protocol):
-    """What grouping needs to know of a record."""
-
-    @property
-    def case(self) -> str: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def split(self) -> str: ...
-
-
-R = TypeVar("R", bound=_Case)
-
-
-def folds(records: Sequence[R], folds: int, *, fold: int) -> list[R]:
-    """Fold `fold` of `folds` becomes val and the others train; test cases stay test.
-
-    Cases of one subject share a fold (a case without a subject is its own). Larger subjects are
-    placed first, each into the fold with the fewest cases, so folds differ by as little as the
-    subjects allow, and the answer depends on names alone.
-    """
-    if folds == 0:
-        return list(records)
-    groups: dict[tuple[str, str], list[str]] = {}
-    for record in records:
-        if record.split != "test":
-            key = ("subject", record.subject) if record.subject else ("case", record.case)
-            groups.setdefault(key, []).append(record.case)
-    if not 2 <= folds <= len(groups):
-        raise ValueError(
-            f"data.folds={folds}, but there are {len(groups)} subjects outside the test split; "
-            "it must lie between 2 and that number (or be 0 for the sheet's own split)"
-        )
-    if not 0 <= fold < folds:
-        raise ValueError(f"data.fold={fold} of {folds} folds; it must be 0 to {folds - 1}")
-    held: list[list[str]] = [[] for _ in range(folds)]
-    for key in sorted(groups, key=lambda key: (-len(groups[key]), key)):
-        min(held, key=len).extend(groups[key])
-    val = set(held[fold])
-    return [_assigned(record, val) for record in records]
-
-
-def _assigned(record: R, val: set[str]) -> R:
-    if record.split == "test":
-        return record
-    return replace(record, split="val" if record.case in val else "train")  # type: ignore[type-var]

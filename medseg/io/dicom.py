@@ -53,15 +53,21 @@ _TRAITS = (
 _POSITION, _DIRECTIONS, _SPACING, _SERIES = "0020|0032", "0020|0037", "0028|0030", "0020|000e"
 # Storage classes of CT, MR, nuclear and PET slices, as the head of a file names them.
 _VOLUMETRIC = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2|4|20|128|130)(\.\d+)?(?![\d.])")
+# Storage classes of any image, those of projections (CR, DX, MG, intra-oral, XA, RF), and the
+# modalities of projections in a class that does not say (7: secondary capture).
+_STORAGE = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(\d+(?:\.\d+)*)")
+_PROJECTIONS = frozenset(b"1 1.1 1.1.1 1.2 1.2.1 1.3 1.3.1 12.1 12.1.1 12.2 12.2.1 12.3".split())
+_MODALITY = "0008|0060"
+_RADIOGRAPHIC = frozenset({"CR", "DX", "RG", "RF", "XA", "MG", "IO", "PX"})
 _PIXELS = b"\xe0\x7f\x10\x00"  # tag 7fe0,0010, little endian
 _CODES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \\.-+")
 
 
 def handles(path: Path) -> bool:
-    """A DICOM file of one frame, or a folder that directly holds DICOM files."""
+    """A DICOM file of one frame, or a folder that directly holds such files; no projections."""
     if path.is_dir():
-        return any(is_dicom(file) for file in _files(path))
-    return path.is_file() and is_dicom(path) and frames(path) == 1
+        return any(is_dicom(file) and not is_projection(file) for file in _files(path))
+    return path.is_file() and is_dicom(path) and not is_projection(path) and frames(path) == 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -127,10 +133,20 @@ def is_dicom(path: Path) -> bool:
     return head[128:] == b"DICM" or bare
 
 
+def is_projection(path: Path) -> bool:
+    """Whether a DICOM file is a radiograph: by its storage class, else by its modality."""
+    named = _STORAGE.search(_head(path))
+    if named is not None and not named[1].startswith(b"7"):
+        return named[1] in _PROJECTIONS
+    with quiet():
+        reader = open_file(path)
+    return reader is not None and texts(reader, {_MODALITY}).get(_MODALITY) in _RADIOGRAPHIC
+
+
 def frames(path: Path) -> int:
     """The number of frames; 1 where the header does not say or cannot be read."""
     with quiet():
-        reader = _reader(path)
+        reader = open_file(path)
     if reader is None or not reader.HasMetaDataKey("0028|0008"):
         return 1
     text = str(reader.GetMetaData("0028|0008")).strip()
@@ -179,7 +195,7 @@ def _choose(path: Path, name: str | None) -> Volume:
     )
 
 
-def _reader(path: Path) -> Any:  # noqa: ANN401 -- a SimpleITK reader
+def open_file(path: Path) -> Any:  # noqa: ANN401 -- a SimpleITK reader
     """A reader that knows the header; None where the file holds no image (a report, a plan)."""
     reader: Any = import_module("SimpleITK").ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
@@ -193,29 +209,29 @@ def _reader(path: Path) -> Any:  # noqa: ANN401 -- a SimpleITK reader
 
 def _plane(path: Path) -> Slice | None:
     """A file's place and traits; None for what is no slice in a patient."""
-    reader = _reader(path)
+    reader = open_file(path)
     if reader is None and _VOLUMETRIC.search(_head(path)):
         raise ValueError(
             f"{path} is a slice that is cut short or damaged; copy it again from its source"
         )
     if reader is None:
         return None
-    tags = _tags(reader, {*TECHNICAL, *_TRAITS, _POSITION, _DIRECTIONS, _SPACING, _SERIES})
-    position, directions = _numbers(tags, _POSITION, 3), _numbers(tags, _DIRECTIONS, 6)
-    spacing = _numbers(tags, _SPACING, 2)
+    tags = texts(reader, {*TECHNICAL, *_TRAITS, _POSITION, _DIRECTIONS, _SPACING, _SERIES})
+    position, directions = numbers(tags, _POSITION, 3), numbers(tags, _DIRECTIONS, 6)
+    spacing = numbers(tags, _SPACING, 2)
     if position is None or directions is None or spacing is None:
         return None
     width, height = reader.GetSize()[:2]
     thickness, declared = _distance(tags)
-    facts = [_code(tags.get("0008|0060", ""))]
+    facts = [code(tags.get("0008|0060", ""))]
     for tag, text in (("0018|0081", "TE {:g} ms"), ("0020|0012", "acquisition {:g}")):
-        number = _numbers(tags, tag, 1)
+        number = numbers(tags, tag, 1)
         facts += [] if number is None else [text.format(number[0])]
     return Slice(
         file=path,
         frame=0,
         series=tags.get(_SERIES, ""),
-        number=_code(tags.get("0020|0011", "")),
+        number=code(tags.get("0020|0011", "")),
         size=(int(width), int(height)),
         position=position,
         directions=directions.reshape(2, 3),
@@ -233,30 +249,30 @@ def _distance(tags: dict[str, str]) -> tuple[float, float | None]:
     Some write the gap alone into the distance; that is surely not so where the distance is at least
     the thickness of an MR slice.
     """
-    between, thickness = _numbers(tags, "0018|0088", 1), _numbers(tags, "0018|0050", 1)
+    between, thickness = numbers(tags, "0018|0088", 1), numbers(tags, "0018|0050", 1)
     known = [float(n[0]) for n in (between, thickness) if n is not None and n[0] > 0]
     clear = len(known) == 2 and tags.get("0008|0060") == "MR" and known[1] <= known[0] * 1.001
     return known[0] if known else 1.0, known[0] if clear else None
 
 
-def _tags(reader: Any, wanted: set[str]) -> dict[str, str]:  # noqa: ANN401 -- a SimpleITK reader
+def texts(reader: Any, wanted: set[str]) -> dict[str, str]:  # noqa: ANN401 -- a SimpleITK reader
     """The wanted tags that a header has, as text."""
     return {t: str(reader.GetMetaData(t)).strip() for t in wanted if reader.HasMetaDataKey(t)}
 
 
 def _technical(path: Path) -> dict[str, str]:
     """How the scan was made: numbers and upper-case codes only, so that no typed text gets out."""
-    tags = _tags(_reader(path), set(TECHNICAL))
-    found = {name: _code(tags.get(tag, "")) for tag, name in TECHNICAL.items()}
+    tags = texts(open_file(path), set(TECHNICAL))
+    found = {name: code(tags.get(tag, "")) for tag, name in TECHNICAL.items()}
     return {name: value for name, value in found.items() if value}
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """A DICOM code string or number; anything else is dropped."""
     return text if len(text) <= 32 and set(text) <= _CODES else ""
 
 
-def _numbers(tags: dict[str, str], tag: str, count: int) -> Float[np.ndarray, " n"] | None:
+def numbers(tags: dict[str, str], tag: str, count: int) -> Float[np.ndarray, " n"] | None:
     """A tag's backslash-separated numbers, if it has just so many."""
     try:
         values = np.array([float(word) for word in tags.get(tag, "").split("\\")])
@@ -265,15 +281,15 @@ def _numbers(tags: dict[str, str], tag: str, count: int) -> Float[np.ndarray, " 
     return values if len(values) == count and np.isfinite(values).all() else None
 
 
-def _whole(plane: Slice) -> bool:
+def is_whole(path: Path, size: tuple[int, int]) -> bool:
     """Whether plain pixels reach as far as their length says: GDCM fills up a file cut short."""
-    content = plane.file.read_bytes()
+    content = path.read_bytes()
     at = content.find(_PIXELS)
     while at >= 0:
         explicit = content[at + 4 : at + 6] in (b"OW", b"OB")
         start = at + (12 if explicit else 8)
         length = int.from_bytes(content[start - 4 : start], "little")
-        plausible = explicit or 1 <= length / (plane.size[0] * plane.size[1]) <= 16
+        plausible = explicit or 1 <= length / (size[0] * size[1]) <= 16
         if plausible and length != 0xFFFFFFFF and start + length > len(content):
             return False
         at = content.find(_PIXELS, at + 4)
@@ -283,10 +299,10 @@ def _whole(plane: Slice) -> bool:
 def _pixels(path: Path, plane: Slice, index: int) -> Float[np.ndarray, "i j"]:
     """Rescaled values of one slice, columns first."""
     try:
-        image = _reader(plane.file).Execute()
+        image = open_file(plane.file).Execute()
     except (RuntimeError, AttributeError):
         image = None
-    if image is None or not _whole(plane):
+    if image is None or not is_whole(plane.file, plane.size):
         raise ValueError(
             f"{path}: slice {index + 1} (file {plane.file.name}) cannot be decoded: it is cut "
             "short or its compression is not known; copy it again or decompress the series"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from medseg.geometry.grid import Grid
 from medseg.geometry.stack import Slice, Volume, choose, grid, volumes
-from medseg.io.dicom import frames, is_dicom, one_channel
+from medseg.io.dicom import frames, is_dicom, is_projection, one_channel
 from medseg.sample import Sample
 
 SUFFIXES = (".dcm",)
@@ -22,8 +22,8 @@ WRITES = ".nii.gz"
 
 
 def handles(path: Path) -> bool:
-    """A DICOM file of several frames."""
-    return path.is_file() and is_dicom(path) and frames(path) > 1
+    """A DICOM file of several frames that are slices."""
+    return path.is_file() and is_dicom(path) and not is_projection(path) and frames(path) > 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

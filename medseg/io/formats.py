@@ -1,8 +1,9 @@
 """Which format a path has: every file of this room is asked, found by listing.
 
 A format is a module with `SUFFIXES`, `handles(path)`, `read(path, **options)`; it may have
-`read_header`, `read_labels`, `count_volumes(path)`, `write`, `add_options(parser)`, and `WRITES`,
-the suffix that predictions for its inputs get.
+`read_header`, `read_labels`, `count_volumes(path)`, `write`, `add_options(parser)`, `WRITES`,
+the suffix that predictions for its inputs get, and `WRITTEN`, the suffixes that its `write` takes
+if they are fewer than `SUFFIXES`.
 """
 
 import argparse
@@ -74,6 +75,11 @@ def read_header(path: Path, **options: Any) -> Grid:  # noqa: ANN401 -- each for
     return sample.space
 
 
+def accepts(path: Path, option: str) -> bool:
+    """Whether the format of a path has a reading option, as plane files have `spacing_mm`."""
+    return option in inspect.signature(_module(path).read).parameters
+
+
 def count_volumes(path: Path) -> int:
     """How many volumes a file has to choose from by `volume`; 1 where that cannot be told."""
     try:
@@ -108,7 +114,7 @@ def write(
         if hasattr(module, "write") and path.name.lower().endswith(module.SUFFIXES):
             module.write(path, array, grid=grid, meta=meta)
             return
-    known = sorted({s for m in modules() if hasattr(m, "write") for s in m.SUFFIXES})
+    known = sorted({s for m in modules() if hasattr(m, "write") for s in _written(m)})
     raise ValueError(f"{path}: nothing writes this suffix; take one of {', '.join(known)}")
 
 
@@ -142,6 +148,11 @@ def _call(module: ModuleType, name: str, path: Path, options: Meta) -> Any:  # n
 
 def _name(module: ModuleType) -> str:
     return module.__name__.rpartition(".")[2]
+
+
+def _written(module: ModuleType) -> tuple[str, ...]:
+    """The suffixes that a format's `write` takes, which may be fewer than are read."""
+    return getattr(module, "WRITTEN", module.SUFFIXES)
 
 
 def _suffix(path: Path) -> str:

@@ -94,14 +94,26 @@ def interval(mean: float, *, low: float | None, high: float | None, top: float =
     return "".join([*out, _circle(x(mean), 7, 3.6, "dot"), "</svg>"])
 
 
-def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> str:
-    """Lines over epochs in one panel; each ends in a dot."""
+def curves(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    *,
+    axis: str = "epoch",
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
+    base: float | None = 0.0,
+) -> str:
+    """Lines over epochs (or another axis) in one panel; each ends in a dot.
+
+    `bands` are intervals (at, low, high) behind a line; the panel reaches to `base` at least.
+    """
     points = [point for line in series.values() for point in line]
     if not points:
         return ""
-    width, height, left, bottom = 460, 230, 46, 44
+    key = _legend(list(series), 46.0, 460 - 12)
+    width, height, left, bottom = 460, 212 + 18 * key.rows, 46, 26 + 18 * key.rows
     ends = min(p[0] for p in points), max(p[0] for p in points)
-    ticks = _ticks(min(0.0, *(p[1] for p in points)), max(p[1] for p in points))
+    heights = [p[1] for p in points] + [v for b in (bands or {}).values() for p in b for v in p[1:]]
+    ticks = _ticks(min([base, *heights] if base is not None else heights), max(heights))
 
     def x(value: float) -> float:
         return left + (width - left - 12) * (value - ends[0]) / ((ends[1] - ends[0]) or 1)
@@ -116,26 +128,56 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> s
         out.append(_text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
     for tick in [t for t in _ticks(*ends) if ends[0] <= t <= ends[1] and t == int(t)]:
         out.append(_text(x(tick), height - bottom + 15, f"{tick:g}", "tick", "middle"))
-    out.append(_text(width - 12, height - bottom + 15, "epoch", "tick", "end"))
+    low = height - bottom + 15 if axis == "epoch" else 14
+    out.append(_text(width - 12, low, axis, "tick", "end"))
+    for number, name in enumerate(series):
+        ways = [
+            (x(at), y(lowest), y(highest)) for at, lowest, highest in (bands or {}).get(name, ())
+        ]
+        edge = [(a, top) for a, _, top in ways] + [(a, foot) for a, foot, _ in reversed(ways)]
+        if len(ways) > 1:
+            corners = " ".join(f"{across:.1f},{down:.1f}" for across, down in edge)
+            out.append(f'<polygon class="band c{number % 6}" points="{corners}"/>')
     for number, line in enumerate(series.values()):
         place = [(x(at), y(value)) for at, value in line]
         path = " ".join(f"{across:.1f},{down:.1f}" for across, down in place)
         out.append(f'<polyline class="line c{number % 6}" points="{path}"/>')
         out.append(_circle(*place[-1], 3, f"end c{number % 6}"))
-    return "".join([*out, *_legend(list(series), left, height - 14), "</svg>"])
+    return "".join([*out, *key.draw(height - 14 - 18 * (key.rows - 1)), "</svg>"])
 
 
-def _legend(names: Sequence[str], left: float, top: float) -> list[str]:
-    out = []
-    place = left
-    for number, name in enumerate(names):
-        out.append(
-            f'<rect class="key c{number % 6}" x="{place:.0f}" y="{top:.0f}" width="10" '
-            'height="10" rx="2"/>'
-        )
-        out.append(_text(place + 14, top + 9, name, "tick", "start"))
-        place += 26 + 6.3 * len(name)
-    return out
+@dataclass(frozen=True)
+class _Legend:
+    """Names with their place across and their row."""
+
+    places: tuple[tuple[str, float, int], ...]
+
+    @property
+    def rows(self) -> int:
+        return 1 + max(row for _, _, row in self.places)
+
+    def draw(self, top: float) -> list[str]:
+        out = []
+        for number, (name, place, row) in enumerate(self.places):
+            down = top + 18 * row
+            out.append(
+                f'<rect class="key c{number % 6}" x="{place:.0f}" y="{down:.0f}" width="10" '
+                'height="10" rx="2"/>'
+            )
+            out.append(_text(place + 14, down + 9, _short(name, 60), "tick", "start"))
+        return out
+
+
+def _legend(names: Sequence[str], left: float, right: float) -> _Legend:
+    """Names beside each other, in as many rows as they need."""
+    places, place, row = [], left, 0
+    for name in names:
+        wide = 26 + 6.3 * min(len(name), 60)
+        if place > left and place + wide > right:
+            place, row = left, row + 1
+        places.append((name, place, row))
+        place += wide
+    return _Legend(tuple(places))
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:

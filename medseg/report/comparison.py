@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medseg.metrics.landmarks import LANDMARKS_ALONE
 from medseg.metrics.statistics import paired_p_value
 
 View = Mapping[str, Any]
 SHARES = ("dice", "iou", "nsd")
+COMPARED = ("nsd", "hd95_mm", "volume_error_ml")
+OF_CONTOURS = ("dice", "hd_mm")
+ERROR = "mse_px2"
 FEWEST = 6
 
 
@@ -30,6 +34,38 @@ def goodness(view: View) -> float:
     """Smaller is better: the main score itself, or its negative where it is a share."""
     mean = view["headline"]["mean"] or 0.0
     return float(-mean if view["headline"]["metric"] in SHARES else mean)
+
+
+def columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a table shows beside the main score: a metric, of a structure or pooled, a cell a view.
+
+    Contours are compared structure by structure, as their literature does.
+    """
+    views = table["views"]
+    pooled = [(m, "") for m in COMPARED]
+    if any("self_intersections" in view["run"].metrics for view in views):
+        pooled = [(m, name) for m in OF_CONTOURS for name in table["structures"]]
+        totals = [n for v in views for n, s in v["structures"].items() if _is_total(n, s)]
+        pooled += [(ERROR, totals[0] if totals else "")]
+    found = []
+    for metric, name in pooled:
+        cells = {view["anchor"]: _value(view, metric, name) for view in views}
+        if any(cell is not None for cell in cells.values()):
+            found.append({"metric": metric, "structure": name, "cells": cells})
+    return found
+
+
+def _is_total(name: str, told: Mapping[str, Any]) -> bool:
+    return name in LANDMARKS_ALONE and ERROR in told["metrics"]
+
+
+def _value(view: View, metric: str, structure: str) -> float | None:
+    """The mean over cases of a structure's scores, or pooled over structures."""
+    if not structure:
+        found: float | None = view["pooled"].get(metric)
+        return found
+    told = view["structures"].get(structure, {}).get("metrics", {}).get(metric)
+    return float(told["mean"]) if told else None
 
 
 def _belongs(view: View, first: View) -> bool:

@@ -7,8 +7,9 @@ from statistics import stdev
 from typing import Any
 
 from medseg.provenance import versions
+from medseg.report import robustness
 from medseg.report.charts import Dot, curves, interval, strips
-from medseg.report.comparison import SHARES, goodness, tables
+from medseg.report.comparison import SHARES, columns, goodness, tables
 from medseg.report.pools import Pool, pools
 from medseg.report.runs import Run
 from medseg.report.summary import DEFINITIONS, case_means
@@ -27,10 +28,14 @@ TITLES = {
     "volume_ml": "Volume",
     "volume_error_ml": "Volume error",
     "distance_mm": "Centre distance",
+    "hd_mm": "Hausdorff",
+    "mse_px2": "Squared error",
+    "error_mm": "Landmark error",
+    "components": "Pieces",
+    "self_intersections": "Crossings",
 }
-UNITS = {"_mm": "mm", "_ml": "ml", "_uK": "µK", "_deg": "°", "_s": "s"}
-COMPARED = ("nsd", "hd95_mm", "volume_error_ml")
-DRAWN = ("dice", "nsd", "hd95_mm", "assd_mm")
+UNITS = {"_mm": "mm", "_px2": "px²", "_ml": "ml", "_uK": "µK", "_deg": "°", "_s": "s"}
+DRAWN = ("dice", "nsd", "hd95_mm", "hd_mm", "assd_mm", "mse_px2")
 NOTHING = "\N{EN DASH}"
 SEVERITY = {"failed": 0, "missed": 1, "spurious": 2, "ok": 3, "absent": 4}
 
@@ -62,15 +67,16 @@ def render(runs: Sequence[Run], *, title: str) -> str:
         views=views,
         entries=entries,
         shelves=_shelves(entries),
-        groups=tables(entries),
-        singles=tables(views) if pooled else [],
+        groups=[table | {"columns": columns(table)} for table in tables(entries)],
+        singles=[t | {"columns": columns(t)} for t in tables(views)] if pooled else [],
+        robustness=robustness.charts({e["name"]: e["robustness"] for e in entries}),
         many=MANY,
         failures=_failures(runs),
         most_failures=MOST_FAILURES,
         notes=_notes(runs, [entry["run"] for entry in entries]),
+        contours=any(run.summary.get("task") == "landmarks" for run in runs),
         n_cases=len({row["case"] for run in runs for row in run.rows}),
         definitions=_definitions(runs),
-        compared=[m for m in COMPARED if any(m in run.metrics for run in runs)],
         tolerances=sorted({f"{t:g}" for r in runs if (t := r.summary.get("tolerance_mm"))}),
     )
 
@@ -117,7 +123,7 @@ def _hundredths(value: float) -> int:
 
 def _view(run: Run, anchor: str) -> dict[str, Any]:
     """What the template shows of one run."""
-    parts = {p for names in (run.summary.get("instances") or {}).values() for p in names}
+    parts = _parts(run)
     rows = sorted(run.rows, key=_worst_first)
     structures: Mapping[str, Mapping[str, Any]] = run.summary["structures"]
     wholes = _wholes(run)
@@ -138,9 +144,27 @@ def _view(run: Run, anchor: str) -> dict[str, Any]:
         "facts": _facts(run),
         "pooled": {m: _pooled(run, m, parts) for m in run.metrics},
         "means": case_means([r for r in run.rows if r["structure"] not in parts], _main(run)),
+        "robustness": robustness.means(run.perturbed, run.summary.get("subjects") or {}),
+        "rejected": _rejected(run),
         "members": [],
         "sd": None,
     }
+
+
+def _parts(run: Run) -> set[str]:
+    """Structures that a case's mean leaves out: instances, organs of a pair, totals."""
+    instances: Mapping[str, Sequence[str]] = run.summary.get("instances") or {}
+    return {p for names in instances.values() for p in names} | {*(run.summary.get("aside") or ())}
+
+
+def _rejected(run: Run) -> list[dict[str, str]]:
+    """The images that predict did not trust, and why."""
+    qualities: Mapping[str, Mapping[str, Any]] = run.summary.get("quality") or {}
+    return [
+        {"case": case, "why": "; ".join(str(reason) for reason in told.get("reasons") or ())}
+        for case, told in qualities.items()
+        if told.get("accepted") is False
+    ]
 
 
 def _entries(views: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -181,7 +205,8 @@ def _shelves(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _wholes(run: Run) -> dict[str, Mapping[str, Any]]:
     structures: Mapping[str, Mapping[str, Any]] = run.summary["structures"]
-    return {name: s for name, s in structures.items() if s["instance_of"] is None}
+    parts = _parts(run)
+    return {name: s for name, s in structures.items() if name not in parts}
 
 
 def _main(run: Run) -> str:
@@ -325,6 +350,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     trained = (training.get("cases") or {}).get("train") or []
     network = run.model.get("network") or {}
     labels = (told.get("labels") or {}).items()
+    organs = (told.get("organs") or {}).items()
     facts = {
         "Experiment": run.experiment,
         "Variant": run.variant,
@@ -337,6 +363,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Predictions": told.get("predictions", ""),
         "Reference": told.get("reference", ""),
         "Split": told.get("split") or "",
+        "Organs": ", ".join(f"{n} ({o['nodes']} nodes)" for n, o in organs),
         "Structures": "; ".join(f"{n} = {', '.join(map(str, v))}" for n, v in labels),
         "NSD tolerance": f"{told['tolerance_mm']:g} mm" if told.get("tolerance_mm") else "",
         "Subjects": str(told.get("n_subjects") or "unknown"),

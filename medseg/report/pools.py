@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from medseg.report.runs import Run
-from medseg.report.summary import summarise
+from medseg.report.summary import judged, summarise
 
 _OVERRIDE = re.compile(r"\+*data\.(folds?)=(\d+)")
 _LINE = re.compile(r" +(folds?): *(\d+)\s*")
@@ -116,14 +116,28 @@ def _joined(runs: Sequence[Run], variant: str) -> Run:
     for run in runs:
         for whole, parts in (run.summary.get("instances") or {}).items():
             instances[whole] = list(dict.fromkeys([*instances.get(whole, []), *parts]))
-    facts = ("tolerance_mm", "split", "definitions")
+    facts = ("tolerance_mm", "split", "definitions", "task", "organs")
     told: dict[str, Any] = {key: runs[0].summary.get(key) for key in facts}
     told |= {"instances": instances} | ({"subjects": subjects} if known else {})
-    told |= summarise(rows, runs[0].metrics, subjects=subjects, instances=instances)
+    of_runs = [run.summary for run in runs]
+    told["aside"] = list(dict.fromkeys(n for one in of_runs for n in one.get("aside") or ()))
+    told["quality"] = _qualities(of_runs)
+    told |= summarise(rows, runs[0].metrics, **judged(told))
     return replace(
         runs[0], variant=variant, seed="", rows=rows, summary=told,
         curves={}, pictures=(), recipe="", model={},
+        perturbed=[row for run in runs for row in run.perturbed],
     )  # fmt: skip
+
+
+def _qualities(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """What was said of each image; one that any model rejects is rejected."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for told in summaries:
+        for case, quality in (told.get("quality") or {}).items():
+            if found.get(case, {}).get("accepted") is not False:
+                found[case] = quality
+    return found
 
 
 def _cases(run: Run) -> set[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg.provenance import read_json
+from medseg.report import robustness
 from medseg.report.scores import Row, parts, read_rows
-from medseg.report.summary import summarise
+from medseg.report.summary import judged, summarise
 
 Curve = list[tuple[float, float]]
 _JOINED = ("leaks", "failures", "pictures", "warnings")
@@ -31,6 +32,7 @@ class Run:
         pictures: case, role, dice, and the picture as a data URI.
         recipe: the resolved recipe's text.
         model: the model card, without its network.
+        perturbed: scores of disturbed images, of all shards.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Run:
     pictures: Sequence[Mapping[str, Any]] = ()
     recipe: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
+    perturbed: Sequence[Row] = ()
 
     @property
     def name(self) -> str:
@@ -80,12 +83,7 @@ def load(folder: Path, files: Sequence[Path]) -> Run:
     metrics, rows = _rows(files)
     home = folder if folder.is_dir() else folder.parent
     summary = _joined(_told(files))
-    summary |= summarise(
-        rows,
-        metrics,
-        subjects=summary.get("subjects") or {},
-        instances=summary.get("instances") or {},
-    )
+    summary |= summarise(rows, metrics, **judged(summary))
     card = home / "model" / "model.json"
     model = read_json(card) if card.is_file() else {}
     experiment, variant, seed = _names(home, model)
@@ -102,7 +100,18 @@ def load(folder: Path, files: Sequence[Path]) -> Run:
         pictures=_pictures(home, summary),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
         model=model if isinstance(model, dict) else {},
+        perturbed=[row for file in files for row in _perturbed(file)],
     )
+
+
+def _perturbed(file: Path) -> list[Row]:
+    path = _beside(file, "robustness").with_suffix(".csv")
+    return robustness.read(path) if path != file and path.is_file() else []
+
+
+def _beside(file: Path, name: str) -> Path:
+    """The file of another kind that belongs to a score file."""
+    return file.with_name(file.name.replace("scores", name, 1))
 
 
 def _rows(files: Sequence[Path]) -> tuple[tuple[str, ...], list[Row]]:
@@ -126,7 +135,7 @@ def _told(files: Sequence[Path]) -> list[dict[str, Any]]:
     """The summaries that belong to score files, as far as they are there."""
     found = []
     for file in files:
-        path = file.with_name(file.name.replace("scores", "summary", 1)).with_suffix(".json")
+        path = _beside(file, "summary").with_suffix(".json")
         if path != file and path.is_file():
             content = read_json(path)
             if isinstance(content, dict):
@@ -142,7 +151,7 @@ def _joined(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in _JOINED:
         every = [entry for one in told for entry in one.get(key) or []]
         out[key] = [entry for n, entry in enumerate(every) if entry not in every[:n]]
-    for key in ("subjects", "instances"):
+    for key in ("subjects", "instances", "quality", "organs"):
         out[key] = {k: v for one in told for k, v in (one.get(key) or {}).items()}
     return out
 

@@ -24,8 +24,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], *, metrics: Sequen
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case", "structure", *metrics, "status"])
     for row in rows:
-        names = [_guarded(str(row["case"])), _guarded(str(row["structure"]))]
-        writer.writerow([*names, *(_cell(row.get(m)) for m in metrics), row["status"]])
+        names = [guarded(str(row["case"])), guarded(str(row["structure"]))]
+        writer.writerow([*names, *(cell(row.get(m)) for m in metrics), row["status"]])
     write_text(path, text.getvalue())
 
 
@@ -55,13 +55,14 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], list[Row]]:
                 f"{path}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns; "
                 "run medseg evaluate again"
             )
-        row = {"case": _plain(cells[0]), "structure": _plain(cells[1]), "status": cells[-1]}
+        row = {"case": plain(cells[0]), "structure": plain(cells[1]), "status": cells[-1]}
         key = (str(row["case"]), str(row["structure"]))
         if key in seen:
             raise ValueError(f"{path} scores {key[1]} of case {key[0]} twice; evaluate it again")
         seen.add(key)
         where = f"{path}, line {reader.line_num}"
-        values = {m: _number(c, where, m) for m, c in zip(metrics, cells[2:-1], strict=True)}
+        inner = zip(metrics, cells[2:-1], strict=True)
+        values = {m: number(c, where, column=m) for m, c in inner}
         rows.append(row | values)
     return metrics, rows
 
@@ -93,21 +94,25 @@ def parts(folder: Path) -> list[Path]:
     return [found[key] for key in sorted(found)]
 
 
-def _guarded(name: str) -> str:
+def guarded(name: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
     return f"'{name}" if name.startswith(_FORMULA) else name
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
+    """The name that `guarded` guards."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 
-def _cell(value: Any) -> str:  # noqa: ANN401 -- a number or nothing
+def cell(value: Any) -> str:  # noqa: ANN401 -- a number or nothing
+    """A number as text; nothing for what is None or not finite."""
     if value is None or not math.isfinite(value):
         return ""
     return f"{value:.6g}"
 
 
-def _number(cell: str, where: str, column: str) -> float | None:
+def number(cell: str, where: str, *, column: str) -> float | None:
+    """A cell's number, None where it is empty; `where` and `column` begin the error's text."""
     if not cell.strip():
         return None
     try:

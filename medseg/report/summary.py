@@ -6,6 +6,7 @@ from typing import Any
 
 from medseg.metrics.instances import DETECTION_MM, detection_rate
 from medseg.metrics.statistics import bootstrap_interval
+from medseg.report.plausibility import plausibility
 
 Row = Mapping[str, Any]
 Subjects = Mapping[str, str]
@@ -35,6 +36,20 @@ DEFINITIONS = {
     "where no subject is known); none for fewer than two of them",
     "detection_rate": "share of the reference's instances whose centre lies within 2, 4, 6 mm",
 }
+OF_CONTOURS = {
+    "mean": "mean over cases of the mean over a case's lungs, heart and clavicles (a pair counts "
+    "as one), absent ones left out",
+    "lungs_heart": "all landmarks of lungs and heart, over whose coordinates the published squared "
+    "error is taken",
+    "interval": DEFINITIONS["interval"],
+    "plausible": "every organ is one piece without a hole, and no contour crosses itself; the "
+    "contours as they were predicted, nothing repaired",
+    "rejected": "images that predict flagged as unlike those it learned from; they count in every "
+    "mean, and the means without them are told as well",
+    "robustness": "landmarks of disturbed images against the same reference: mean over cases of "
+    "the mean over a case's repeats and groups, shaded the 95 % bootstrap interval",
+}
+"""What is said of contours beside the definitions of their scores."""
 
 
 def summarise(
@@ -43,6 +58,8 @@ def summarise(
     *,
     subjects: Subjects,
     instances: Mapping[str, Sequence[str]],
+    aside: Sequence[str] = (),
+    rejected: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Means with intervals and counts of every structure, and the numbers of the first line.
 
@@ -51,11 +68,14 @@ def summarise(
         metrics: the metric columns, in order.
         subjects: case to subject; draws of the bootstrap keep a subject's cases together.
         instances: structure to the names of its instances' rows.
+        aside: structures that others are made of or hold, left out of a case's mean.
+        rejected: cases that predict did not trust; the same numbers without them are `accepted`.
     """
     cases = list(dict.fromkeys(str(row["case"]) for row in rows))
     owner = {part: whole for whole, parts in instances.items() for part in parts}
     names = list(dict.fromkeys(str(row["structure"]) for row in rows))
-    wholes = [row for row in rows if row["structure"] not in owner]
+    outside = {*owner, *aside}
+    wholes = [row for row in rows if row["structure"] not in outside]
     parts = [row for row in rows if row["structure"] in owner]
     people = [subjects.get(case, "") for case in cases]
     out: dict[str, Any] = {
@@ -65,6 +85,7 @@ def summarise(
         "structures": {
             name: {
                 "instance_of": owner.get(name),
+                "aside": name in aside,
                 **describe(
                     [row for row in rows if row["structure"] == name], metrics, subjects=subjects
                 ),
@@ -77,7 +98,24 @@ def summarise(
     if parts:
         out["instance_counts"] = count(parts)
         out |= _headline("mean_instance_dice", parts, subjects) | _localisation(parts)
+    if "self_intersections" in metrics:
+        out["plausibility"] = plausibility(rows, aside)
+    if rejected:
+        kept = [row for row in rows if row["case"] not in set(rejected)]
+        said: dict[str, Any] = {"subjects": subjects, "instances": instances, "aside": aside}
+        out["accepted"] = summarise(kept, metrics, **said)
     return out
+
+
+def judged(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary says of its rows for `summarise`, so that joined rows are counted alike."""
+    quality: Mapping[str, Mapping[str, Any]] = summary.get("quality") or {}
+    return {
+        "subjects": summary.get("subjects") or {},
+        "instances": summary.get("instances") or {},
+        "aside": summary.get("aside") or (),
+        "rejected": [case for case, told in quality.items() if told.get("accepted") is False],
+    }
 
 
 def count(rows: Iterable[Row]) -> dict[str, int]:

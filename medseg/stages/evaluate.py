@@ -1,7 +1,6 @@
 """Score predictions against references: a row a case and structure, and means with intervals."""
 
 import argparse
-import contextlib
 import re
 import sys
 import time
@@ -10,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.data import pairs
+from medseg.data import pairs, shapes
 from medseg.data.pairs import Job, Result, listed
 from medseg.data.predictions import opened
+from medseg.data.shapes import ShapeJob, Shapes
 from medseg.data.sheet import Record
-from medseg.metrics.structures import METRICS, Structure
+from medseg.metrics import landmarks, structures
+from medseg.metrics.structures import Structure
 from medseg.metrics.surface import TOLERANCE_MM
 
 MOST_PICTURES = 12
-BYTES_A_VOXEL = 24
 
 
 def main(arguments: list[str]) -> int:
@@ -30,9 +30,11 @@ def main(arguments: list[str]) -> int:
         raise FileNotFoundError(
             f"--in {options.predictions} is not a folder; give the folder that medseg predict wrote"
         )
+    from medseg.data.scoring import scored
+
     plan = _plan(options)
     with opened(options.out):
-        return _write(plan, _scored(plan, options.workers), options)
+        return _write(plan, scored(plan.jobs, options.workers), options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,9 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--in", dest="predictions", type=Path, required=True, metavar="PREDICTIONS",
-        help="folder of <case>.nii.gz and their sidecars")  # fmt: skip
+        help="folder of predicted label maps or landmarks and their sidecars")  # fmt: skip
     add("--reference", type=Path, required=True, metavar="TABLE_OR_FOLDER",
-        help="sample sheet with a column `label`, or a folder of <case>.nii.gz")  # fmt: skip
+        help="sheet with a column `label` or `landmarks`, or a folder of such files")  # fmt: skip
     add("--out", type=Path, required=True, metavar="DIR",
         help="where scores.csv, summary.json and pictures/ go")  # fmt: skip
     add("--split", help="score the cases of this split alone (train, val, test)")
@@ -53,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         help="structures and their values in the reference")  # fmt: skip
     add("--instances", nargs="+", metavar="NAME", default=[],
         help="structures whose reference values are instances")  # fmt: skip
+    add("--organs", nargs="+", metavar="NAME=NODES", default=[],
+        help="contours of the reference, if nothing names them: heart=26")  # fmt: skip
+    add("--spacing-mm", default="", metavar="X[,Y]",
+        help="size of a pixel of radiographs, where nothing else says it")  # fmt: skip
     add("--tolerance-mm", type=float, default=TOLERANCE_MM, metavar="MM",
         help=f"of the normalised surface Dice ({TOLERANCE_MM:g})")  # fmt: skip
     add("--pictures", type=int, default=MOST_PICTURES, metavar="N",
@@ -67,125 +73,84 @@ class Plan:
 
     jobs: tuple[Job, ...]
     structures: tuple[Structure, ...] | None
+    shapes: Shapes | None
     leaks: list[dict[str, Any]]
     sidecars: Mapping[str, Mapping[str, Any]]
     warnings: tuple[str, ...]
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The score columns."""
+        return landmarks.METRICS if self.shapes else structures.METRICS
+
 
 def _plan(options: argparse.Namespace) -> Plan:
     from medseg.data.inputs import read_splits, select, shard
+    from medseg.data.meaning import shapes_of, structures_of
     from medseg.provenance import read_json
 
-    sheet = _sheet(options.reference)
-    records = _records(sheet, options.reference)
+    sheet = pairs.sheet_of(options.reference)
+    records = pairs.records_of(options.reference)
     splits = read_splits(options.splits) if options.splits else None
     chosen = select(records, split=options.split, splits=splits)
-    warnings = _unlabelled(chosen)
-    expected = [record for record in chosen if record.label is not None]
+    expected = [record for record in chosen if record.label or record.landmarks]
     if not expected:
         raise ValueError(f"{options.reference} has no reference labels for the cases asked for")
     beside = sheet.parent / "prepared.json" if sheet else None
     recipe = read_json(beside) if beside and beside.is_file() else {}
     paths = pairs.predictions(options.predictions)
+    points = shapes.predictions(options.predictions, [record.case for record in records])
     sidecars = pairs.sidecars(options.predictions, expected)
-    reasons = {case: pairs.broken_off(sidecar) for case, sidecar in sidecars.items()}
-    structures = _structures(sidecars, recipe, options)
-    warnings += _strangers(paths, [record.case for record in records])
+    contours = shapes_of(
+        expected,
+        sidecars,
+        recipe=recipe,
+        organs=options.organs,
+        labels=options.labels,
+        spacing_mm=options.spacing_mm,
+        pixels=bool(paths) and not points,
+    )
+    known = None
+    if contours is None:
+        given = {"labels": options.labels, "instances": options.instances}
+        expected = [record for record in expected if record.label is not None]
+        known = structures_of(sidecars, recipe, **given)
     part = shard(expected, options.shard) if options.shard else expected
-    jobs = tuple(
-        Job(
-            record=record,
-            prediction=None if reasons.get(record.case) else paths.get(record.case),
-            structures=structures,
-            tolerance_mm=options.tolerance_mm,
-            slice_axis=recipe.get("slice_axis"),
-            image=pairs.scan(record, sidecars.get(record.case, {}), sheet=sheet),
-            reason=reasons.get(record.case, ""),
-        )
-        for record in part
-    )
-    found = _leaks(select(records, split=None, splits=splits), expected, sidecars, options)
-    return Plan(jobs, structures, found, sidecars, tuple(warnings))
+    found = paths if contours is None else {**paths, **points}
+    jobs = _jobs(part, found, sidecars, options, (known, recipe.get("slice_axis"), contours))
+    bare = [record.case for record in chosen if record not in expected]
+    warnings = [f"cases without a reference label: {listed(bare)}"] if bare else []
+    warnings += _strangers(found, [record.case for record in records])
+    leaks = _leaks(select(records, split=None, splits=splits), expected, sidecars, options)
+    return Plan(jobs, known, contours, leaks, sidecars, tuple(warnings))
 
 
-def _sheet(reference: Path) -> Path | None:
-    inside = reference / "samples.csv"
-    return reference if reference.is_file() else inside if inside.is_file() else None
-
-
-def _records(sheet: Path | None, reference: Path) -> list[Record]:
-    """The reference's cases: rows of a sheet, or the files of a folder."""
-    from medseg.data.sheet import read
-    from medseg.data.table import gather
-
-    if not reference.exists():
-        raise FileNotFoundError(
-            f"--reference {reference} does not exist; give a sheet or a folder of label files"
-        )
-    if sheet is None:
-        found = gather(reference)
-        return [Record(case, "", "", {}, label=path) for case, path in found.items()]
-    records, problems = read(sheet, [])
-    if problems:
-        shown = "\n  ".join(str(problem) for problem in problems[:10])
-        raise ValueError(f"{sheet}: {len(problems)} rows need mending:\n  {shown}")
-    return records
-
-
-def _unlabelled(records: Sequence[Record]) -> list[str]:
-    bare = [record.case for record in records if record.label is None]
-    return [f"cases without a reference label: {listed(bare)}"] if bare else []
-
-
-def _structures(
+def _jobs(
+    part: Sequence[Record],
+    paths: Mapping[str, Path],
     sidecars: Mapping[str, Mapping[str, Any]],
-    recipe: Mapping[str, Any],
     options: argparse.Namespace,
-) -> tuple[Structure, ...] | None:
-    """What to score: as the sidecars say, else the command line, else the prepared recipe."""
-    from medseg.data.labels import parse
-
-    given = parse(options.labels)
-    kinds = [s for s in sidecars.values() if isinstance(s.get("labels"), dict)]
-    if kinds:
-        first = kinds[0]
-        odd = [s.get("case") for s in kinds if _meaning(s) != _meaning(first)]
-        if odd:
-            raise ValueError(
-                f"the predictions in {options.predictions} come from models of different labels "
-                f"(case {first.get('case')} and case {odd[0]}); evaluate each model's folder apart"
-            )
-        return _of_sidecar(first, given, options.instances)
-    named = given or {n: tuple(v) for n, v in dict(recipe.get("labels") or {}).items()}
-    parts = options.instances or ([] if given else recipe.get("instances") or [])
-    _known(parts, named, "--instances")
-    structures = tuple(Structure(n, v, v, instances=n in parts) for n, v in named.items())
-    return structures or None
-
-
-def _meaning(sidecar: Mapping[str, Any]) -> tuple[Any, ...]:
-    return sidecar.get("labels"), sidecar.get("sources"), sidecar.get("instances")
-
-
-def _of_sidecar(
-    sidecar: Mapping[str, Any], given: Mapping[str, tuple[int, ...]], parts: Sequence[str]
-) -> tuple[Structure, ...]:
-    indices: dict[str, int] = sidecar["labels"]
-    sources = {**(sidecar.get("sources") or {}), **given}
-    instances = [*(sidecar.get("instances") or []), *parts]
-    _known(given, indices, "--labels")
-    _known(parts, indices, "--instances")
-    return tuple(
-        Structure(name, (int(index),), tuple(sources.get(name, (index,))), name in instances)
-        for name, index in indices.items()
-    )
-
-
-def _known(names: Sequence[str] | Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
-    for name in names:
-        if name not in known:
-            there = ", ".join(known) or "none"
-            raise ValueError(f"{what} names '{name}'; the structures are: {there}")
+    meaning: tuple[tuple[Structure, ...] | None, int | None, Shapes | None],
+) -> tuple[Job, ...]:
+    """One job a record; `meaning` says what its values or contours stand for."""
+    sheet = pairs.sheet_of(options.reference)
+    known, axis, contours = meaning
+    jobs = []
+    for record in part:
+        sidecar = sidecars.get(record.case, {})
+        reason = pairs.broken_off(sidecar)
+        about: dict[str, Any] = {
+            "record": record,
+            "prediction": None if reason else paths.get(record.case),
+            "structures": known,
+            "tolerance_mm": options.tolerance_mm,
+            "slice_axis": axis,
+            "image": pairs.scan(record, sidecar, sheet=sheet),
+            "reason": reason,
+            "sidecar": {} if contours is None else sidecar,
+        }
+        jobs.append(Job(**about) if contours is None else ShapeJob(**about, shapes=contours))
+    return tuple(jobs)
 
 
 def _strangers(paths: Mapping[str, Path], cases: Sequence[str]) -> list[str]:
@@ -202,11 +167,11 @@ def _leaks(
     from medseg.provenance import read_json
     from medseg.report.leaks import Case, leaks, trained_on
 
-    sheet = _sheet(options.reference)
+    sheet = pairs.sheet_of(options.reference)
     cases = [
         Case(r.case, r.subject, r.split, r.slices, tuple(pairs.files(r, sheet)))
         for r in records
-        if r.label is not None
+        if r.label or r.landmarks
     ]
     found = leaks(cases)
     model: Mapping[str, Any] = next(
@@ -220,28 +185,15 @@ def _leaks(
     return found
 
 
-def _scored(plan: Plan, workers: int | None) -> list[Result]:
-    from medseg.data.pool import count_workers, each
-    from medseg.io.formats import read_header
-
-    if workers is None:
-        label = plan.jobs[0].record.label
-        voxels = 1
-        if label is not None and label.is_file():
-            shape = read_header(label).shape
-            voxels = shape[0] * shape[1] * shape[2]
-        heavy = voxels * len(plan.jobs) > 50_000_000
-        workers = count_workers(BYTES_A_VOXEL * voxels, len(plan.jobs)) if heavy else 1
-    tasks = [(job.record.case, (job,)) for job in plan.jobs]
-    return each(pairs.score, tasks, workers=max(1, workers), what="evaluate")
-
-
 def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -> int:
     """Pictures, rows and summary, in this order; then what happened, in a few lines."""
+    from medseg.data.scoring import complete
     from medseg.provenance import write_json
+    from medseg.report import robustness
     from medseg.report.scores import write_rows
 
-    rows = _complete([row for result in results for row in result.rows])
+    rows = complete([row for result in results for row in result.rows], plan.metrics)
+    disturbed = [row for result in results for row in result.perturbed]
     failures = [
         {"case": job.record.case, "reason": result.reason}
         for job, result in zip(plan.jobs, results, strict=True)
@@ -250,7 +202,12 @@ def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -
     part = "." + options.shard.replace("/", "-of-") if options.shard else ""
     pictures = _pictures(plan, rows, options, part.lstrip("."))
     summary = _summary(plan, rows, results, options)
-    write_rows(options.out / f"scores{part}.csv", rows, metrics=METRICS)
+    write_rows(options.out / f"scores{part}.csv", rows, metrics=plan.metrics)
+    path = options.out / f"robustness{part}.csv"
+    if disturbed:
+        robustness.write(path, disturbed)
+    else:
+        path.unlink(missing_ok=True)
     write_json(
         options.out / f"summary{part}.json",
         {**summary, "failures": failures, "pictures": pictures},
@@ -267,20 +224,6 @@ def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -
     return 1 if failures else 0
 
 
-def _complete(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Structures known by their values alone: a case without one gets its `absent` row."""
-    names = list(dict.fromkeys(row["structure"] for row in rows))
-    by_case: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        by_case.setdefault(row["case"], {})[row["structure"]] = row
-    nothing = {**dict.fromkeys(METRICS), "status": "absent"}
-    return [
-        found.get(name, {"case": case, "structure": name, **nothing})
-        for case, found in by_case.items()
-        for name in names
-    ]
-
-
 def _summary(
     plan: Plan,
     rows: Sequence[Mapping[str, Any]],
@@ -288,8 +231,9 @@ def _summary(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     from medseg.provenance import versions
-    from medseg.report.summary import DEFINITIONS, summarise
+    from medseg.report.summary import DEFINITIONS, judged, summarise
 
+    told = _contours(plan, rows, results) if plan.shapes else {}
     subjects = {job.record.case: job.record.subject for job in plan.jobs}
     known = plan.structures or ()
     names = dict.fromkeys(str(row["structure"]) for row in rows)
@@ -301,9 +245,11 @@ def _summary(
     models = [s["model"] for s in plan.sidecars.values() if isinstance(s.get("model"), dict)]
     return {
         "format": 1,
-        **summarise(rows, METRICS, subjects=subjects, instances=instances),
-        "metrics": list(METRICS),
-        "tolerance_mm": options.tolerance_mm,
+        **summarise(
+            rows, plan.metrics, **judged({**told, "subjects": subjects, "instances": instances})
+        ),
+        "metrics": list(plan.metrics),
+        "tolerance_mm": None if plan.shapes else options.tolerance_mm,
         "split": options.split,
         "shard": options.shard,
         "labels": {s.name: list(s.reference) for s in known},
@@ -317,13 +263,45 @@ def _summary(
         "definitions": DEFINITIONS,
         "versions": versions(("medseg", "numpy", "scipy", "nibabel")),
         "warnings": _warnings(plan, results, models),
+        **told,
+    }
+
+
+def _contours(
+    plan: Plan, rows: Sequence[Mapping[str, Any]], results: Sequence[Result]
+) -> dict[str, Any]:
+    """What the summary says of contours alone."""
+    from medseg.report import robustness
+    from medseg.report.summary import OF_CONTOURS
+
+    scored = plan.shapes.scored if plan.shapes else ()
+    subjects = {job.record.case: job.record.subject for job in plan.jobs}
+    qualities = {
+        job.record.case: quality
+        for job in plan.jobs
+        if isinstance(quality := job.sidecar.get("quality"), dict) and not job.reason
+    }
+    disturbed = [row for result in results for row in result.perturbed]
+    return {
+        "task": "landmarks",
+        "organs": {c.name: {"nodes": c.nodes, "closed": c.closed} for c in scored},
+        "aside": shapes.aside(dict.fromkeys(str(row["structure"]) for row in rows)),
+        "quality": qualities,
+        "robustness": robustness.means(disturbed, subjects),
+        "definitions": {**landmarks.DEFINITIONS, **OF_CONTOURS},
     }
 
 
 def _warnings(
     plan: Plan, results: Sequence[Result], models: Sequence[Mapping[str, Any]]
 ) -> list[str]:
+    bare = [job.record.case for job, r in zip(plan.jobs, results, strict=True) if r.unscaled]
     found = [*plan.warnings, *(text for result in results for text in result.warnings)]
+    if bare:
+        found.append(
+            f"the size of a pixel is unknown (cases {listed(bare)}): their columns in mm count "
+            "pixels at 1024 instead; name it in the sheet's spacing_mm or by --spacing-mm"
+        )
     kinds = len({str(model.get("sha256")) for model in models})
     mixed = [f"the predictions come from {kinds} different models"] if kinds > 1 else []
     return [*found, *pairs.unmatched(results), *mixed]
@@ -336,7 +314,10 @@ def _pictures(
     from medseg.provenance import atomic_folder
     from medseg.report.overlay import choose
 
-    chosen = choose(rows, options.pictures)
+    beside = (
+        shapes.aside(dict.fromkeys(str(row["structure"]) for row in rows)) if plan.shapes else []
+    )
+    chosen = choose([row for row in rows if row["structure"] not in beside], options.pictures)
     jobs = {job.record.case: job for job in plan.jobs}
     if not chosen:
         return []
@@ -346,43 +327,44 @@ def _pictures(
             case = str(entry["case"])
             value = "" if entry["dice"] is None else f" · Dice {entry['dice']:.3f}"
             title = f"{case} · {entry['role']}{value}"
-            _picture(plan, jobs[case], folder / f"{case}.png", title)
+            job = jobs[case]
+            if isinstance(job, ShapeJob):
+                _radiograph(job, folder / f"{case}.png", title)
+            else:
+                _picture(job, folder / f"{case}.png", title)
     return [{**entry, "file": (place / f"{entry['case']}.png").as_posix()} for entry in chosen]
 
 
-def _picture(plan: Plan, job: Job, path: Path, title: str) -> None:
-    """One case on its scan, as a whole volume even where only some slices are scored."""
-    import numpy as np
+def _radiograph(job: ShapeJob, path: Path, title: str) -> None:
+    """One case of contours on its radiograph, with what predict said of the image."""
+    from medseg.data.tracing import traced
+    from medseg.report.contours import draw
 
-    from medseg.data.align import onto
-    from medseg.data.labels import values_in
-    from medseg.io import formats
+    found = traced(job)
+    quality = job.sidecar.get("quality")
+    badge, notes = None, []
+    if isinstance(quality, dict) and "accepted" in quality and found.landmarks is not None:
+        good = bool(quality["accepted"])
+        badge = ("image accepted" if good else "image rejected", good)
+        notes = [] if good else [str(reason) for reason in quality.get("reasons") or []]
+    about: dict[str, Any] = {"title": title, "badge": badge, "notes": notes}
+    path.write_bytes(
+        draw(
+            found.image,
+            found.landmarks,
+            contours=found.contours,
+            reference=found.reference,
+            **about,
+        )
+    )
+
+
+def _picture(job: Job, path: Path, title: str) -> None:
+    """One case on its scan, as a whole volume even where only some slices are scored."""
     from medseg.report.overlay import draw
 
-    reference, inside, prediction, _ = pairs.load(job)
-    _, native = pairs.truth(job)
-    names = plan.structures or tuple(
-        Structure(str(v), (v,), (v,)) for v in values_in(reference) if v
-    )
-    drawn = [np.zeros(inside.shape, dtype=np.int32) for _ in range(2)]
-    for index, structure in enumerate(names, start=1):
-        drawn[0][np.isin(reference, structure.reference)] = index
-        if prediction is not None:
-            drawn[1][np.isin(prediction, structure.prediction)] = index
-    truth, found = (pairs.whole(labels, inside, native=native) for labels in drawn)
-    image = None
-    if job.image is not None:
-        with contextlib.suppress(ValueError, OSError):
-            scan = formats.read(job.image)
-            image = onto(scan.image[0], scan.space, wanted=native)
-    draw(
-        path,
-        image,
-        reference=truth,
-        prediction=None if prediction is None else found,
-        grid=native,
-        title=title,
-    )
+    image, truth, found, native = pairs.shown(job)
+    draw(path, image, reference=truth, prediction=found, grid=native, title=title)
 
 
 def _line(summary: Mapping[str, Any], path: Path) -> str:
@@ -391,9 +373,12 @@ def _line(summary: Mapping[str, Any], path: Path) -> str:
     bits = [f"{count} case{'' if count == 1 else 's'}"]
     for name, found in summary["structures"].items():
         score = found["metrics"].get("dice")
-        if score and found["instance_of"] is None:
+        if score and found["instance_of"] is None and not found["aside"]:
             bits.append(f"{name} Dice {score['mean']:.3f}")
     if summary.get("mean_instance_dice") is not None:
         bits.append(f"mean instance Dice {summary['mean_instance_dice']:.3f}")
+    error = summary["structures"].get("lungs_heart", {}).get("metrics", {}).get("mse_px2")
+    bits += [f"error {error['mean']:.1f} px²"] if error else []
+    bits += [summary["plausibility"]["text"]] if "plausibility" in summary else []
     bits += [f"{n} {status}" for status, n in summary["counts"].items() if n and status != "ok"]
     return f"{', '.join(bits[:12])}: {path}"

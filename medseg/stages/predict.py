@@ -48,7 +48,22 @@ def main(arguments: list[str]) -> int:
 
     card = devices.claim() if options.device == "auto" else contextlib.nullcontext()
     with opened(Path(options.out)), card:
-        return _cases(_run(arguments, _models([options.model, *options.inputs])))
+        failed = _cases(_run(arguments, _models([options.model, *options.inputs])))
+    if options.also and (options.shard or "1/").startswith("1/"):
+        failed |= main(_also(arguments, options))
+    return failed
+
+
+def _also(arguments: Sequence[str], options: argparse.Namespace) -> list[str]:
+    """The same call for the input that stands beside the cases: all of it, in a folder of its own."""
+    gone = {"--also", "--out", "--split", "--splits", "--shard", "--case"}
+    kept, words = [], iter(arguments)
+    for word in words:
+        if word in gone:
+            next(words, None)
+        elif word.partition("=")[0] not in gone and word not in {options.model, *options.inputs}:
+            kept.append(word)
+    return [options.model, options.also, "--out", str(Path(options.out) / "also"), *kept]
 
 
 def _cases(run: "_Run") -> int:
@@ -97,6 +112,7 @@ def _parser(adders: Iterable[Adder], *, add_help: bool = False) -> argparse.Argu
         "folders, if the model has one channel (a DICOM folder is one file)",
     )
     add("--out", required=True, metavar="DIR", help="folder of the predictions")
+    add("--also", metavar="INPUT", help="predict this as well, into OUT/also (a sheet or a file)")
     add("--case", metavar="NAME", help="name of the case (default: the first file's stem)")
     add("--split", choices=("train", "val", "test"), help="only these rows of the sheet")
     add("--splits", metavar="FILE", help="a run's splits.json in place of the sheet's split")

@@ -86,7 +86,7 @@ def prepare_recipe(
         given["path"] = source
     elif source is not None:
         raise ValueError(f"data={name} makes its own cases and reads no files; leave --in out")
-    shared = ("channels", "labels", "slice_axis")
+    shared = ("channels", "labels", "slice_axis", "organs", "size")
     given |= {key: section[key] for key in shared if config.accepts(node, key) and key not in node}
     recipe = {**section, "data": name, "volume": node.get("volume")}
     config.check_signature(cfg.data.source, "data.source", given=list(given))

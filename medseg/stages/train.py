@@ -18,12 +18,10 @@ from medseg.provenance import hash_value, read_json, sole, versions, write_json,
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from omegaconf import DictConfig
-    from torch import Tensor
 
     from medseg.data.module import DataModule
     from medseg.data.prepared import Prepared, PreparedRecord
     from medseg.tasks.learner import Keeper, Learner
-    from medseg.tasks.segment import Segment
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +42,8 @@ class Plan:
     prepared: "Prepared"
     splits: Mapping[str, Sequence["PreparedRecord"]]
     mark: str
-    task: "Segment"
+    task: Any
     module: "DataModule"
-    whole: "functools.partial[Tensor]"
     patch_size: Sequence[int]
     precision: str
 
@@ -102,8 +99,13 @@ def check_recipe(cfg: "DictConfig") -> None:
     """Refuse a recipe whose values do not fit the constructors, before anything is computed."""
     from medseg.precision import require_card
 
-    facts = [name for name in ("in_channels", "n_classes") if name not in cfg.model]
-    given = {"model": facts, "task": ["model", "n_classes"], "optimizer": [], "schedule": []}
+    facts = list(config.facts(cfg))
+    given = {
+        "model": [name for name in facts if name not in cfg.model],
+        "task": ["model", *facts],
+        "optimizer": [],
+        "schedule": [],
+    }
     for name, arguments in {**given, "augment": []}.items():
         config.check_signature(cfg[name], name, given=arguments)
     if cfg.block is not None and not config.refers(cfg.model, "block"):
@@ -152,17 +154,17 @@ def _finished(folder: Path, mark: str) -> dict[str, Any] | None:
     return facts if facts.get("fingerprint") == mark else None
 
 
-def _task(cfg: "DictConfig") -> "Segment":
+def _task(cfg: "DictConfig") -> Any:  # noqa: ANN401 -- the task that the recipe names
     """The task and its network; chance is seeded first, so weights depend on the seed alone."""
     import torch
 
-    if not cfg.data.labels:
+    if not (cfg.data.labels or cfg.data.organs):
         raise ValueError("data.labels is empty; name what to find, e.g. data.labels={disc:[1]}")
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
     torch.manual_seed(cfg.seed)
     network = config.network(cfg)
-    return config.build(cfg.task, model=network, n_classes=len(cfg.data.labels) + 1)
+    return config.build(cfg.task, model=network, **config.given(cfg, "task"))
 
 
 def _build(
@@ -195,7 +197,7 @@ def _build(
     )
     whole = functools.partial(
         inference.sliding_window,
-        n_classes=task.n_classes,
+        n_classes=len(cfg.data.labels) + 1,
         ndim=network.ndim,
         slice_axis=axis,
         patch_size=size,
@@ -203,8 +205,9 @@ def _build(
         overlap=windows.OVERLAP if wanted.overlap is None else wanted.overlap,
         batch_size=wanted.val_batch_size,
     )
+    task.begin(splits["train"], prepared=prepared, whole=whole)
     numbers = FULL if hasattr(network, "fit") else chosen(wanted.precision, wanted.accelerator)
-    return Plan(cfg, folder, prepared, splits, mark, task, module, whole, size, numbers)
+    return Plan(cfg, folder, prepared, splits, mark, task, module, size, numbers)
 
 
 def _fit_at_once(plan: Plan) -> dict[str, Any]:
@@ -216,7 +219,7 @@ def _fit_at_once(plan: Plan) -> dict[str, Any]:
     cases = list(Whole(plan.prepared, plan.splits["train"]))
     method: Any = plan.task.model
     method.fit([c.image[0] for c in cases], [c.target[0] for c in cases if c.target is not None])
-    scores = score_cases(plan.task, plan.whole, cases=Whole(plan.prepared, plan.splits["val"]))
+    scores = score_cases(plan.task.score, cases=Whole(plan.prepared, plan.splits["val"]))
     row = {"epoch": 0, **scores, "seconds": round(time.perf_counter() - began, 3)}
     write_text(plan.folder / METRICS, table([row]))
     score = scores.get("val_dice")
@@ -242,9 +245,10 @@ def _learn(plan: Plan) -> dict[str, Any]:
             plan.task,
             optimizer=config.build(plan.cfg.optimizer),
             schedule=config.build(plan.cfg.schedule),
-            whole=plan.whole,
+            score=plan.task.score,
             total_steps=wanted.max_epochs * plan.module.steps_per_epoch(wanted.devices),
             seed=plan.cfg.seed,
+            average=wanted.average,
         )
         keeper = Keeper(
             plan.folder,
@@ -337,9 +341,10 @@ def _trainer(plan: Plan, keeper: "Keeper") -> "Trainer":
     )
 
 
-def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
-    """Package the best weights; what says that a run is finished is written last."""
-    from medseg import package
+def _content(plan: Plan, facts: Mapping[str, Any], experiment: str) -> dict[str, Any]:
+    """What `model.json` says of a trained network."""
+    from medseg.data.module import Whole
+    from medseg.precision import has_card
 
     cases = {name: [r.case for r in plan.splits[name]] for name in ("train", "val")}
     subjects = {name: sorted({r.subject for r in plan.splits[name]} - {""}) for name in cases}
@@ -355,20 +360,32 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
     spec = config.network_spec(plan.cfg.model)
     spec["arguments"] |= config.given(plan.cfg)
     meta = plan.prepared.meta
-    content = {
+    plane = {"size": meta["size"]} if meta.get("size") else {}
+    return {
         "task": config.task_spec(plan.cfg.task),
         "network": spec,
         "channels": list(plan.prepared.channels),
         "optional_channels": plan.module.augment.drops_channels,
-        **{key: meta[key] for key in ("labels", "instances", "spacing_mm", "intensity")},
+        **{key: meta[key] for key in ("spacing_mm", "intensity")},
         "slice_axis": meta["slice_axis"],
         "ndim": plan.task.model.ndim,
         "patch_size": list(plan.patch_size),
-        "overlap": plan.whole.keywords["overlap"],
         "precision": plan.precision,
-        "postprocess": _clean_up(plan),
+        **plane,
+        **plan.task.learnt(
+            Whole(plan.prepared, plan.splits["train"]),
+            val=Whole(plan.prepared, plan.splits["val"]),
+            device="cuda" if has_card(plan.cfg.trainer.accelerator) else "cpu",
+        ),
         "training": training,
     }
+
+
+def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
+    """Package the best weights; what says that a run is finished is written last."""
+    from medseg import package
+
+    content = _content(plan, facts, experiment)
     splits = {r.case: name for name, records in plan.splits.items() for r in records}
     write_json(plan.folder / "splits.json", splits)
     write_text(plan.folder / "recipe.yaml", config.text(plan.cfg))
@@ -377,19 +394,3 @@ def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:
         (plan.folder / PART).replace(plan.folder / METRICS)
     about = {"prepared": plan.prepared.fingerprint, "versions": versions(), **facts}
     write_json(plan.folder / STATE, {"fingerprint": plan.mark, "status": "finished", **about})
-
-
-def _clean_up(plan: Plan) -> dict[str, dict[str, bool]]:
-    """For each structure: whether keeping the largest piece alone betters the validation Dice."""
-    from medseg.data.module import Whole
-    from medseg.precision import has_card
-    from medseg.tasks.learner import gain_of_largest
-
-    names = [n for n in plan.prepared.meta["labels"] if n not in plan.prepared.meta["instances"]]
-    found = {n: {"largest_component": False} for n in plan.prepared.meta["labels"]}
-    held = Whole(plan.prepared, plan.splits["val"])
-    index = {n: k for k, n in enumerate(plan.prepared.meta["labels"], 1) if n in names}
-    device = "cuda" if has_card(plan.cfg.trainer.accelerator) else "cpu"
-    network = plan.task.model.eval().to(device)
-    gains = gain_of_largest(network, plan.whole, cases=held, classes=list(index.values()))
-    return found | {n: {"largest_component": gains[k] > 0} for n, k in index.items() if k in gains}

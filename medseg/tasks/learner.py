@@ -1,7 +1,7 @@
 """The one LightningModule: wraps any task and learns its network; the schedules and the keeper.
 
-Nothing here builds or reads: task, optimiser, schedule and the way whole cases are predicted
-come in as arguments.
+Nothing here builds or reads: task, optimiser, schedule and the way whole cases are scored come in
+as arguments.
 """
 
 import csv
@@ -9,21 +9,20 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
 
 from medseg.data.patches import generator
+from medseg.nn.average import Average
 from medseg.provenance import atomic, write_text
-from medseg.sample import Batch, Prediction
+from medseg.sample import Batch
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +39,11 @@ class Task(Protocol):
     def loss(self, batch: Batch) -> Tensor:
         """What training makes small."""
 
-    def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    def score(self, batch: Batch) -> dict[str, Tensor]:
         """Numbers of one whole case; larger is better for `monitor`."""
 
 
-Whole = Callable[[nn.Module, Float[Tensor, "c x y z"]], Float[Tensor, "k x y z"]]
+Score = Callable[[Batch], dict[str, Tensor]]
 Schedule = Callable[..., LRScheduler]
 
 
@@ -66,6 +65,17 @@ def cosine(
 def poly(optimizer: Optimizer, total_steps: int, *, power: float = 0.9) -> LRScheduler:
     """The rate times (1 - share done) to a power, as nnU-Net's (arXiv:1904.08128)."""
     return LambdaLR(optimizer, _Poly(total_steps, power))
+
+
+def steps(
+    optimizer: Optimizer,
+    total_steps: int,  # noqa: ARG001
+    *,
+    every: int = 1000,
+    factor: float = 0.9,
+) -> LRScheduler:
+    """The rate times a factor after every so many steps."""
+    return StepLR(optimizer, every, factor)
 
 
 def _one(step: int) -> float:
@@ -100,9 +110,10 @@ class Learner(LightningModule):
         optimizer: makes the optimiser from the parameters.
         schedule: makes the scheduler from the optimiser; asked for `total_steps`, unless it is a
             plateau, which steps on the validated metric.
-        whole: probabilities of a whole case from the network.
+        score: the task's numbers of one whole case.
         total_steps: optimiser steps of the whole training.
         seed: random layers draw from (seed, step), so a resumed training goes on as if never cut.
+        average: decay of the weights' moving average, which is validated and kept; 0 is none.
     """
 
     def __init__(
@@ -111,16 +122,18 @@ class Learner(LightningModule):
         *,
         optimizer: Callable[..., Optimizer],
         schedule: Schedule,
-        whole: Whole,
+        score: Score,
         total_steps: int,
         seed: int = 0,
+        average: float = 0.0,
     ) -> None:
         super().__init__()
         self.model, self.task = task.model, task
         self.make_optimizer, self.make_schedule = optimizer, schedule
-        self.whole, self.total_steps, self.seed = whole, total_steps, seed
+        self.score, self.total_steps, self.seed = score, total_steps, seed
         self.plateau: ReduceLROnPlateau | None = None
         self.kept_plateau: dict[str, Any] | None = None
+        self.average = Average(self.model, average) if average else None
         self.sums: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 -- Lightning's own union
@@ -136,19 +149,25 @@ class Learner(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the plateau's state, which Lightning does not see."""
+        """Keep the state of the plateau and of the average, which Lightning does not see."""
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
+        if self.average is not None:
+            checkpoint["average"] = self.average.state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the plateau's state up again."""
+        """Take them up again."""
         self.kept_plateau = checkpoint.get("plateau")
+        if self.average is not None and "average" in checkpoint:
+            self.average.state = checkpoint["average"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The task's loss."""
         del batch_idx
         source = generator(self.seed, self.global_step, self.global_rank, -3)
         torch.manual_seed(source.initial_seed())
+        if hasattr(self.task, "progress"):
+            self.task.progress = self.global_step / max(1, self.total_steps)
         loss = self.task.loss(batch)
         self.log(
             "train_loss",
@@ -161,24 +180,37 @@ class Learner(LightningModule):
         )
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        """The average follows the weights."""
+        del outputs, batch, batch_idx
+        if self.average is not None:
+            self.average.follow(self.model, self.global_step)
+
     def on_validation_epoch_start(self) -> None:
-        """Begin the sums over cases."""
+        """Begin the sums over cases, with the averaged weights if there are some."""
         self.sums = {}
+        if self.average is not None:
+            self.average.swap(self.model)
+
+    def kept_weights(self) -> dict[str, Tensor]:
+        """The weights that a model folder would hold now."""
+        own: dict[str, Tensor] = self.model.state_dict()
+        return own if self.average is None else own | self.average.state
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one whole case."""
         del batch_idx
         if not batch.ids:
             return
-        probabilities = self.whole(self.model, batch.image[0])[None]
-        prediction = Prediction(probabilities, probabilities.argmax(1))
-        found = self.task.metrics(prediction, batch)
+        found = self.score(batch)
         for key, value in {**found, "cases": torch.ones(())}.items():
             number = value.detach().to("cpu", torch.float64)
             self.sums[key] = self.sums.get(key, torch.zeros((), dtype=torch.float64)) + number
 
     def on_validation_epoch_end(self) -> None:
         """Mean over all cases of all processes."""
+        if self.average is not None:
+            self.average.swap(self.model)
         sums = self._gathered()
         cases = sums.pop("cases", 0.0)
         if not cases:
@@ -272,7 +304,7 @@ class Keeper(Callback):
         validated = (epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         row = dict.fromkeys(COLUMNS, "") | {"epoch": epoch, "train_loss": seen["train_loss"]}
         if validated:
-            row |= {key: seen[key] for key in ("val_loss", self.monitor) if key in seen}
+            row |= {key: value for key, value in seen.items() if key.startswith("val_")}
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(time.perf_counter() - self.began, 3)
         self.rows.append(row)
@@ -301,12 +333,10 @@ class Keeper(Callback):
             return
         self.best, self.best_epoch, self.waited = score, epoch, 0
         if trainer.is_global_zero:
-            model: Any = pl_module.model
+            weights = cast(Learner, pl_module).kept_weights()
             with atomic(self.folder / "best.ckpt") as part:
-                torch.save(
-                    {"fingerprint": self.fingerprint, "epoch": epoch, "model": model.state_dict()},
-                    part,
-                )
+                content = {"fingerprint": self.fingerprint, "epoch": epoch, "model": weights}
+                torch.save(content, part)
 
 
 def resumable(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -328,58 +358,20 @@ def resumable(folder: Path, fingerprint: str) -> dict[str, Any] | None:
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """The rows of `metrics.csv`, a row an epoch; a number that was not taken is left empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+    rows, text = list(rows), io.StringIO()
+    own = [key for key in dict.fromkeys(k for row in rows for k in row) if key.startswith("val_")]
+    names = [*COLUMNS[:4], *(key for key in own if key not in COLUMNS), *COLUMNS[4:]]
+    writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
     return text.getvalue()
 
 
-def score_cases(task: Task, whole: Whole, *, cases: Iterable[Batch]) -> dict[str, float]:
+def score_cases(score: Score, *, cases: Iterable[Batch]) -> dict[str, float]:
     """Mean of a task's metrics over whole cases, as `val_<metric>`; nothing for no cases."""
-    found = []
-    for case in cases:
-        probabilities = whole(task.model, case.image[0])[None]
-        found.append(task.metrics(Prediction(probabilities, probabilities.argmax(1)), case))
+    found = [score(case) for case in cases]
     names = found[0] if found else {}
     return {f"val_{n}": sum(float(f[n]) for f in found) / len(found) for n in names}
-
-
-def gain_of_largest(
-    network: nn.Module, whole: Whole, *, cases: Iterable[Batch], classes: Sequence[int]
-) -> dict[int, float]:
-    """How much the mean Dice of each class grows if only its largest piece is kept.
-
-    Pieces are counted as in prediction, where corners connect; a class in no case is left out.
-    """
-    gains: dict[int, list[float]] = {k: [] for k in classes}
-    for case in cases if classes else ():
-        if case.target is None:
-            continue
-        device = next(iter(network.state_dict().values())).device
-        labels = whole(network, case.image[0].to(device)).argmax(0).cpu().numpy()
-        target = case.target[0].numpy()
-        for k in classes:
-            found, there = labels == k, target == k
-            if there.any() or found.any():
-                gains[k].append(_dice(_largest(found), there) - _dice(found, there))
-    return {k: sum(g) / len(g) for k, g in gains.items() if g}
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import generate_binary_structure, label
-
-    pieces, count = label(mask, structure=generate_binary_structure(3, 3))
-    if count < 2:
-        return mask
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    kept: np.ndarray = pieces == int(sizes.argmax())
-    return kept
-
-
-def _dice(found: np.ndarray, there: np.ndarray) -> float:
-    return 2 * float((found & there).sum()) / max(1.0, float(found.sum() + there.sum()))
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401 -- a cell

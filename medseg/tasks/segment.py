@@ -1,8 +1,9 @@
 """Segmentation: one class a voxel, scored by the Dice overlap of whole cases."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from medseg import losses
 from medseg.data.intensity import normalise
+from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.sample import Batch, Prediction, Sample
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Whole = functools.partial[Float[Tensor, "k x y z"]]
 LOSSES: Mapping[str, Loss] = {
     "dice": losses.dice,
     "ce": losses.cross_entropy,
@@ -33,6 +36,8 @@ class Segment:
         model: the network, images to logits.
         n_classes: background included.
         loss: a name, or a function of logits and target that the recipe builds.
+        clean_up: whether of each structure only the largest piece is kept: `auto` where that betters
+            the validated Dice, `always`, or `never`.
     """
 
     monitor = "dice"
@@ -43,10 +48,43 @@ class Segment:
         n_classes: int,
         *,
         loss: Literal["dice_ce", "ce", "dice"] | Loss = "dice_ce",
+        clean_up: Literal["auto", "always", "never"] = "auto",
     ) -> None:
+        if clean_up not in ("auto", "always", "never"):
+            raise ValueError(f"task.clean_up={clean_up}; choose auto, always or never")
+        self.clean_up = clean_up
         self.model = model
         self.n_classes = n_classes
         self.criterion = LOSSES[loss] if isinstance(loss, str) else loss
+
+    def begin(self, train: Sequence[Any], *, prepared: Any, whole: Whole) -> None:  # noqa: ANN401
+        """Before training: which data there are, and how whole cases are predicted."""
+        del train
+        self.prepared, self.whole = prepared.meta, whole
+
+    def score(self, batch: Batch) -> dict[str, Tensor]:
+        """The metrics of one whole case, predicted by windows as in prediction."""
+        probabilities = self.whole(self.model, batch.image[0])[None]
+        return self.metrics(Prediction(probabilities, probabilities.argmax(1)), batch)
+
+    def learnt(
+        self, train: Iterable[Batch], *, val: Iterable[Batch], device: str
+    ) -> dict[str, Any]:
+        """What prediction needs beside the weights: the labels, and which pieces to keep."""
+        del train
+        labels, instances = self.prepared["labels"], self.prepared["instances"]
+        index = {n: k for k, n in enumerate(labels, 1) if n not in instances}
+        network = self.model.eval().to(device)
+        gains = dict.fromkeys(index.values(), 1.0 if self.clean_up == "always" else 0.0)
+        if self.clean_up == "auto":
+            gains = gain_of_largest(network, self.whole, cases=val, classes=list(index.values()))
+        single = {n for n, k in index.items() if gains.get(k, 0.0) > 0}
+        return {
+            "labels": labels,
+            "instances": instances,
+            "overlap": self.whole.keywords["overlap"],
+            "postprocess": {name: {"largest_component": name in single} for name in labels},
+        }
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """What training makes small."""
@@ -76,6 +114,47 @@ class Segment:
         if batch.target is None:
             raise ValueError(f"case {batch.ids[0]} has no label; training needs one for each case")
         return batch.target
+
+
+def gain_of_largest(
+    network: nn.Module,
+    whole: Callable[[nn.Module, Tensor], Tensor],
+    *,
+    cases: Iterable[Batch],
+    classes: Sequence[int],
+) -> dict[int, float]:
+    """How much the mean Dice of each class grows if only its largest piece is kept.
+
+    Pieces are counted as in prediction, where corners connect; a class in no case is left out.
+    """
+    gains: dict[int, list[float]] = {k: [] for k in classes}
+    for case in cases if classes else ():
+        if case.target is None:
+            continue
+        device = next(iter(network.state_dict().values())).device
+        labels = whole(network, case.image[0].to(device)).argmax(0).cpu().numpy()
+        target = case.target[0].numpy()
+        for k in classes:
+            found, there = labels == k, target == k
+            if there.any() or found.any():
+                gains[k].append(_dice(_largest(found), there) - _dice(found, there))
+    return {k: sum(g) / len(g) for k, g in gains.items() if g}
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import generate_binary_structure, label
+
+    pieces, count = label(mask, structure=generate_binary_structure(3, 3))
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    kept: np.ndarray = pieces == int(sizes.argmax())
+    return kept
+
+
+def _dice(found: np.ndarray, there: np.ndarray) -> float:
+    return 2 * float((found & there).sum()) / max(1.0, float(found.sum() + there.sum()))
 
 
 @runtime_checkable
@@ -109,12 +188,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _passage(sample: Sample, spec: Mapping[str, Any]) -> Passage:
+    """The way to the grid that the model works on: of some spacing, or a square of some size."""
+    if spec.get("size"):
+        return cast(Passage, Frame.to(sample.space, spec["size"]))
+    return Passage.to(sample.space, spec["spacing_mm"] and tuple(spec["spacing_mm"]))
+
+
 def predict(
     sample: Sample, networks: Networks, *, options: argparse.Namespace
 ) -> tuple[dict[str, Num[np.ndarray, "i j k *n"] | None], dict[str, Any]]:
     """Labels and maps of one scan, and what its sidecar says of the labels."""
     spec = networks.spec
-    passage = Passage.to(sample.space, spec["spacing_mm"] and tuple(spec["spacing_mm"]))
+    passage = _passage(sample, spec)
     image, _ = normalise(passage.image(sample.image), spec["intensity"])
     rules = spec.get("postprocess") or {}
     single = [

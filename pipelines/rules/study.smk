@@ -66,6 +66,7 @@ class Run:
     overrides: tuple[str, ...]
     fingerprint: str
     split: str
+    also: str | None
     prepared: Prepared
 
     @property
@@ -132,7 +133,7 @@ def table(file, given):
         if path.exists():
             return str(path)
     raise WorkflowError(
-        f"{file}: there is no '{given}' here; write `in:` relative to {Path.cwd()}"
+        f"{file}: there is no '{given}' here; write it relative to {Path.cwd()}"
     )
 
 
@@ -142,7 +143,7 @@ def runs():
     found = {}
     for file in members(config["study"]):
         given = member(file)
-        source = table(file, given["in"])
+        source, also = (table(file, given[key]) for key in ("in", "also"))
         folds = given["folds"]
         cuts = [[f"data.folds={folds}", f"data.fold={k}"] for k in range(folds)] or [[]]
         for experiment, changes, cut in product(
@@ -155,6 +156,7 @@ def runs():
                     experiment,
                     seed=seed,
                     split=given["split"],
+                    also=also,
                     prepared=data,
                     **fact["run"],
                 )
@@ -189,10 +191,12 @@ def expected(data):
     axis = (
         [] if data["slice_axis"] is None else ["--slice-axis", str(data["slice_axis"])]
     )
+    organs = [f"{name}={nodes}" for name, nodes in (data.get("organs") or {}).items()]
     volume = data["source"].get("volume")
     return [
         *channels,
         *labels,
+        *(["--organs", *organs] if organs else []),
         *axis,
         *([] if volume is None else ["--volume", str(volume)]),
     ]

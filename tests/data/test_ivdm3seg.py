@@ -8,10 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medseg.data.folds import folds
 from medseg.data.ivdm3seg import IVDM3Seg
 from medseg.data.preparation import prepare_dataset
 from medseg.data.prepared import Prepared
-from medseg.data.table import Table, folds
+from medseg.data.table import Table
 
 SHAPE = (6, 12, 10)
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 1.25, 0.1, 3], [0, -0.1, 1.25, 7], [0, 0, 0, 1]])

@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medseg.data.table import Record, Table, coarsest_axis, folds, gather
+from medseg.data.folds import folds
+from medseg.data.table import Record, Table, coarsest_axis, gather
 from medseg.geometry.grid import Grid
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data/samples/spine_mt"

@@ -1,6 +1,7 @@
 """Schedules, whole-case scores and what the largest piece is worth."""
 
 import math
+import functools
 import pickle
 
 import pytest
@@ -11,8 +12,8 @@ from torch.optim import SGD
 from medseg import config
 from medseg.config import Job, path_options
 from medseg.sample import Batch
-from medseg.tasks.learner import constant, cosine, gain_of_largest, poly, score_cases, table
-from medseg.tasks.segment import Segment
+from medseg.tasks.learner import constant, cosine, poly, score_cases, table
+from medseg.tasks.segment import Segment, gain_of_largest
 
 
 def rates(schedule, steps: int = 100, **arguments: float) -> list[float]:
@@ -56,9 +57,9 @@ def test_scores_are_means_over_cases() -> None:
     right, wrong = one_case(labels), one_case(labels)
     wrong = Batch(1 - wrong.image, wrong.target, ("b",), wrong.present)
     task = Segment(nn.Identity(), 2)
-    found = score_cases(task, as_probabilities, cases=[right, wrong])
-    assert found["val_dice"] == 0.5
-    assert score_cases(task, as_probabilities, cases=[]) == {}
+    task.whole = functools.partial(as_probabilities)
+    assert score_cases(task.score, cases=[right, wrong])["val_dice"] == 0.5
+    assert score_cases(task.score, cases=[]) == {}
 
 
 def test_the_largest_piece_is_kept_only_where_that_helps() -> None:

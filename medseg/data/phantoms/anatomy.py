@@ -179,7 +179,7 @@ def smooth(rng: np.random.Generator, shape: Sequence[int], *, cells: Sequence[in
 class Canvas:
     """Water and fat on a lattice, painted tissue over tissue."""
 
-    def __init__(self, axes_mm: Sequence[Float[np.ndarray, "_"]]) -> None:
+    def __init__(self, axes_mm: Sequence[Float[np.ndarray, " _"]]) -> None:
         x, y, z = (np.asarray(axis, np.float32) for axis in axes_mm)
         self.x, self.y, self.z = x[:, None, None], y[None, :, None], z[None, None, :]
         self.shape = (len(x), len(y), len(z))

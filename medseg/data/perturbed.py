@@ -1,0 +1,105 @@
+"""Landmarks under perturbations of the image, as predict wrote them, scored one by one.
+
+A file holds the columns kind, level, repeat, organ, index, x, y: landmarks in pixels of the image.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from medseg.data.shapes import SIDE, ShapeJob, mains, perturbed, unit
+from medseg.data.sheet import read_text
+from medseg.geometry.contour import Contour, rasterise, slices
+from medseg.geometry.frame import Frame
+from medseg.metrics.landmarks import score_landmarks
+
+COLUMNS = ("kind", "level", "repeat", "organ", "index", "x", "y")
+
+Mask = Bool[np.ndarray, "h w"]
+Points = Float[np.ndarray, "n 2"]
+Key = tuple[str, float, int]
+
+
+def score_perturbed(
+    job: ShapeJob, frame: Frame, *, masks: Mapping[str, Mask], spacing_mm: float
+) -> list[dict[str, Any]]:
+    """A row a perturbation and group: Dice and Hausdorff distance against the reference's masks."""
+    known = job.shapes
+    own = slices(known.predicted)
+    closed = [contour for contour in known.predicted if contour.closed]
+    truth = mains({c.name: masks[c.name] for c in closed if c.name in masks})
+    rows = []
+    for (kind, level, repeat), points in read_perturbed(perturbed(job), known.predicted).items():
+        places = unit(points, frame) * SIDE
+        drawn = {
+            contour.name: rasterise(places[own[contour.name]], (SIDE, SIDE))
+            for contour in closed
+            if np.isfinite(places[own[contour.name]]).all()
+        }
+        found = {name: mask for name, mask in mains(drawn).items() if name in truth}
+        bare = np.zeros((SIDE, SIDE), dtype=bool)
+        scores = score_landmarks(
+            {name: found.get(name, bare) for name in truth},
+            truth,
+            contours=known.scored,
+            side=SIDE,
+            spacing_mm=spacing_mm,
+        )
+        about = {"kind": kind, "level": level, "case": job.record.case, "repeat": repeat}
+        rows += [
+            {**about, "group": s["structure"], "dice": s["dice"], "hd_mm": s["hd_mm"]}
+            for s in scores
+            if s["structure"] in truth
+        ]
+    return rows
+
+
+def read_perturbed(path: Path, contours: Sequence[Contour]) -> dict[Key, Points]:
+    """Landmarks by kind, level and repeat; NaN where a node has no line."""
+    own = {contour.name: contour for contour in contours}
+    places = slices(contours)
+    found: dict[Key, Points] = {}
+    for line, row in _lines(path):
+        organ = row["organ"]
+        try:
+            key = row["kind"], float(row["level"]), int(row["repeat"])
+            index, point = int(row["index"]), (float(row["x"]), float(row["y"]))
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {line}: level, repeat, index, x and y are numbers; predict again"
+            ) from None
+        if organ not in own or not 0 <= index < own[organ].nodes:
+            raise ValueError(
+                f"{path}, line {line}: the model has no {organ} {index}; predict again"
+            )
+        if key not in found:
+            found[key] = np.full((sum(c.nodes for c in contours), 2), np.nan)
+        found[key][places[organ].start + index] = point
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.DictReader(read_text(path).splitlines())
+    lost = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if lost:
+        raise ValueError(f"{path} has no column {', '.join(lost)}; predict again")
+    for row in reader:
+        yield reader.line_num, {name: row[name] or "" for name in COLUMNS}
+
+
+def count_nodes(path: Path) -> dict[str, int]:
+    """The organs that a CSV file of landmarks names, and how many nodes each has."""
+    lines = read_text(path).splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    reader = csv.DictReader(lines, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    found: dict[str, int] = {}
+    for row in reader:
+        organ = (row.get("organ") or "").strip()
+        if organ:
+            found[organ] = found.get(organ, 0) + 1
+    return found

@@ -1,0 +1,128 @@
+"""What a recipe asks of prepared data, checked before a file is opened."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from medseg.data import intensity, labels
+from medseg.data.prepared import FORMAT
+from medseg.data.table import Table, coarsest_axis, volumes
+from medseg.geometry.contour import contours
+from medseg.geometry.frame import Frame
+from medseg.geometry.grid import Grid
+from medseg.geometry.resample import Passage
+from medseg.provenance import plain
+
+Spacing = tuple[float | None, float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The data section of a recipe, checked; `slice_axis` is settled by the first case."""
+
+    data: str
+    channels: tuple[str, ...]
+    labels: Mapping[str, tuple[int, ...]]
+    instances: tuple[str, ...] = ()
+    spacing_mm: Spacing | None = None
+    intensity: str = "zscore"
+    slice_axis: int | None = None
+    volume: int | None = None
+    organs: Mapping[str, Any] = field(default_factory=dict)
+    size: int | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Recipe":
+        """From plain values; what cannot be meant is refused."""
+        named = labels.classes(content.get("labels"))
+        instances = tuple(content.get("instances") or ())
+        stray = [name for name in instances if name not in named]
+        if stray:
+            raise ValueError(
+                f"data.instances names '{stray[0]}', which data.labels ({', '.join(named)}) has not"
+            )
+        method = content.get("intensity", "zscore")
+        if method not in intensity.METHODS:
+            known = ", ".join(intensity.METHODS)
+            raise ValueError(f"data.intensity={method}; it must be one of {known}")
+        return cls(
+            data=str(content.get("data", "table")),
+            channels=tuple(content["channels"]),
+            labels=named,
+            instances=instances,
+            spacing_mm=_spacing(content.get("spacing_mm")),
+            intensity=method,
+            slice_axis=content.get("slice_axis"),
+            volume=content.get("volume"),
+            organs=_organs(content, named),
+            size=_size(content),
+        )
+
+    def settled(self, table: Table) -> "Recipe":
+        """With the slice axis of the first case in place of none."""
+        if not table.records():
+            raise ValueError(f"{table.path} holds no case")
+        if self.slice_axis is not None:
+            return self
+        from medseg.io import formats
+
+        first = table.records()[0]
+        channel, path = next(iter(first.paths.items()))
+        if not path.exists():
+            raise FileNotFoundError(f"case {first.case}: there is no file {path}; mend the sheet")
+        try:
+            grid = formats.read_header(path, volume=volumes(first, self.volume)[channel])
+            return replace(self, slice_axis=coarsest_axis(grid))
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"case {first.case}: {error}") from error
+
+    def content(self) -> dict[str, Any]:
+        """Everything that decides the arrays of a case, as plain JSON values."""
+        fields = ("channels", "labels", "spacing_mm", "intensity", "slice_axis", "volume")
+        found: dict[str, Any] = plain({name: getattr(self, name) for name in fields})
+        of_plane = {n: plain(getattr(self, n)) for n in ("organs", "size") if getattr(self, n)}
+        return {"format": FORMAT, **found, **of_plane}
+
+    def passage(self, native: Grid) -> Passage | Frame:
+        """The way from a scan's own grid to the one that this recipe wants."""
+        if self.size is not None:
+            return Frame.to(native, self.size)
+        return Passage.to(native, self.spacing_mm)
+
+
+def _organs(content: Mapping[str, Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
+    organs: Mapping[str, Any] = content.get("organs") or {}
+    if organs:
+        contours(organs)
+        if named:
+            raise ValueError(
+                f"data.labels names {', '.join(named)} and data.organs {', '.join(organs)}; a data "
+                "set has classes (labels) or contours (organs): leave one empty"
+            )
+        if content.get("size") is None:
+            raise ValueError("data.organs needs data.size, the side of the square in pixels")
+    return dict(organs)
+
+
+def _size(content: Mapping[str, Any]) -> int | None:
+    size = content.get("size")
+    if size is not None and content.get("spacing_mm") is not None:
+        raise ValueError(
+            f"data.size={size} and data.spacing_mm are both given; take size for radiographs, "
+            "spacing_mm for volumes"
+        )
+    return size
+
+
+def _spacing(given: Sequence[float | None] | None) -> Spacing | None:
+    if given is None:
+        return None
+    spacing = tuple(None if value is None else float(value) for value in given)
+    good = all(v is None or (math.isfinite(v) and v > 0) for v in spacing)
+    if len(spacing) != 3 or not good:
+        raise ValueError(
+            f"data.spacing_mm={list(given)}; it must be three positive millimetres along R, A, S "
+            "(null keeps an axis as it is)"
+        )
+    return (spacing[0], spacing[1], spacing[2])

@@ -1,0 +1,53 @@
+"""All cases of a call scored, in as many processes as are worth starting."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from medseg.data import pairs, shapes
+from medseg.data.pairs import Job, Result
+from medseg.data.pool import count_workers, each
+from medseg.data.shapes import ShapeJob
+from medseg.io.formats import read_header
+
+BYTES_A_VOXEL = 24
+BYTES_A_CONTOUR = 300_000_000
+FEW_CONTOURS = 12
+
+
+def scored(jobs: Sequence[Job], workers: int | None) -> list[Result]:
+    """Their results, in their order."""
+    contours = [job for job in jobs if isinstance(job, ShapeJob)]
+    if workers is None:
+        workers = _of_contours(contours) if contours else _of_volumes(jobs)
+    tasks = [(job.record.case, (job,)) for job in jobs]
+    one: Any = shapes.score if contours else pairs.score
+    return each(one, tasks, workers=max(1, workers), what="evaluate")
+
+
+def _of_contours(jobs: Sequence[ShapeJob]) -> int:
+    many = len(jobs) > FEW_CONTOURS or any(shapes.perturbed(job).is_file() for job in jobs)
+    return count_workers(BYTES_A_CONTOUR, len(jobs)) if many else 1
+
+
+def _of_volumes(jobs: Sequence[Job]) -> int:
+    label = jobs[0].record.label
+    voxels = 1
+    if label is not None and label.is_file():
+        shape = read_header(label).shape
+        voxels = shape[0] * shape[1] * shape[2]
+    heavy = voxels * len(jobs) > 50_000_000
+    return count_workers(BYTES_A_VOXEL * voxels, len(jobs)) if heavy else 1
+
+
+def complete(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Structures known by their values alone: a case without one gets its `absent` row."""
+    names = list(dict.fromkeys(row["structure"] for row in rows))
+    by_case: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        by_case.setdefault(row["case"], {})[row["structure"]] = row
+    nothing = {**dict.fromkeys(metrics), "status": "absent"}
+    return [
+        found.get(name, {"case": case, "structure": name, **nothing})
+        for case, found in by_case.items()
+        for name in names
+    ]
