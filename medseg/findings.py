@@ -20,6 +20,7 @@ from medseg.geometry import contour
 from medseg.geometry.contour import Contour
 from medseg.geometry.frame import Frame
 from medseg.metrics import cardiothoracic, quality
+from medseg.provenance import hash_array
 from medseg.sample import Sample
 
 
@@ -119,6 +120,7 @@ def points(frame: Frame, found: Delineation, *, organs: Sequence[Contour]) -> st
     return json.dumps(content, indent=1) + "\n"
 
 
+@torch.no_grad()
 def robustness(
     image: Tensor, nets: Sequence[Any], *, frame: Frame, organs: Sequence[Contour]
 ) -> str:
@@ -182,7 +184,8 @@ class Reverse:
         self.organs = networks[0].organs
         self.table = Table(path, spec["channels"])
         self.table.organs = {o.name: {"nodes": o.nodes, "closed": o.closed} for o in self.organs}
-        self.references = []
+        self.references: list[reverse.Reference] = []
+        self.marks: dict[str, str] = {}
         for record in self.table.records():
             if record.label is None and record.landmarks is None:
                 continue
@@ -192,6 +195,7 @@ class Reverse:
             shown = torch.from_numpy(image)[None, ..., 0].transpose(2, 3).to(device)
             latent = delineate(shown, networks[:1], samples=2).latent
             load = functools.partial(self._known, record)
+            self.marks[record.case] = hash_array(sample.image)
             self.references.append(reverse.Reference(record.case, latent, load))
         if not self.references:
             raise ValueError(
@@ -212,7 +216,11 @@ class Reverse:
     def __call__(
         self, sample: Sample, flags: Integer[np.ndarray, "h w"], *, latent: np.ndarray
     ) -> dict[str, Any]:
-        """Largest and mean overlap over the references that are most alike; never with itself."""
-        others = [r for r in self.references if r.id != sample.id]
+        """Largest and mean overlap over the references that are most alike; never with itself.
+
+        A case is itself by its name, or by its pixels where it has another name here.
+        """
+        mark = hash_array(sample.image)
+        others = [r for r in self.references if r.id != sample.id and self.marks[r.id] != mark]
         image = sample.image[0, :, :, 0].T
         return reverse.reverse_accuracy(image, flags, latent=latent, references=others)

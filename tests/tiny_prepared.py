@@ -5,15 +5,34 @@ from pathlib import Path
 import numpy as np
 
 from medseg import config
+from medseg.data import framed
+from medseg.geometry import contour
 from medseg.provenance import write_json
 
 SPLITS = ("train", "train", "val", "test")
 SHAPE = (6, 20, 24)
 
 
+def outlined(home: Path, organs, rng, *, size: int) -> None:
+    """Landmarks on circles, one an organ, and what is drawn from them."""
+    known = contour.contours(organs)
+    points = []
+    for organ in known:
+        angle = np.linspace(0, 2 * np.pi, organ.nodes, endpoint=False)
+        centre = rng.uniform(0.35, 0.65, 2) * size
+        points.append(centre + size / 6 * np.stack([np.cos(angle), np.sin(angle)], 1))
+    landmarks = np.concatenate(points).astype(np.float32)
+    flags = framed.drawn(landmarks, None, known=known, size=size)
+    np.save(home / "landmarks.npy", landmarks)
+    np.save(home / "label.npy", flags[..., None])
+    np.save(home / "outlines.npy", framed.outlines(flags, known).astype(np.float32))
+
+
 def prepared(folder: Path, cfg, splits=SPLITS, shape=SHAPE) -> Path:
     """Write a prepared folder that fits a recipe's data section."""
     data = config.plain(cfg.data)
+    if data["size"]:
+        shape = (data["size"], data["size"], 1)
     rng = np.random.default_rng(0)
     rows = []
     for place, split in enumerate(splits):
@@ -27,6 +46,8 @@ def prepared(folder: Path, cfg, splits=SPLITS, shape=SHAPE) -> Path:
         image = rng.normal(size=(len(data["channels"]), *shape)).astype(np.float32)
         np.save(home / "image.npy", image + 2 * (label > 0).astype(np.float32))
         np.save(home / "label.npy", label)
+        if data["organs"]:
+            outlined(home, data["organs"], rng, size=data["size"])
         write_json(home / "case.json", {"affine": np.eye(4)})
         rows.append(
             {
@@ -41,11 +62,13 @@ def prepared(folder: Path, cfg, splits=SPLITS, shape=SHAPE) -> Path:
                 "slices": None,
                 "present": [True] * len(data["channels"]),
                 "label": {"path": "label.nii.gz", "sha256": "0"},
+                "landmarks": {"path": "points.csv", "sha256": "0"} if data["organs"] else None,
             }
         )
     write_json(folder / "index" / "1-of-1.json", {"fingerprint": "tiny", "cases": rows})
     axis = data["slice_axis"] if data["slice_axis"] is not None else 0
-    names = ("channels", "labels", "instances", "spacing_mm", "intensity", "source")
+    names = ("channels", "labels", "instances", "organs", "size", "spacing_mm", "intensity")
+    names += ("source",)
     meta = {"format": 1, "fingerprint": "tiny", "slice_axis": axis}
     write_json(folder / "prepared.json", meta | {name: data[name] for name in names})
     return folder

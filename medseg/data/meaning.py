@@ -98,25 +98,41 @@ def shapes_of(
             )
     model = models[0] if models else {}
     reference = _reference(records, given or recipe.get("organs") or {}, model.get("organs") or {})
+    values = dict(parse(labels))
+    _known(values, {contour.name: 0 for contour in reference}, "--labels")
+    predicted = contours(model["organs"], least=1) if model.get("organs") else reference
+    known = {contour.name for contour in reference}
     shapes = Shapes(
         reference,
-        contours(model["organs"], least=1) if model.get("organs") else reference,
+        predicted,
         numbered=model.get("learn") != "masks",
-        given=parse(labels),
+        given=values,
         spacing_mm=spacing_mm,
+        stray=tuple(contour.name for contour in predicted if contour.name not in known),
     )
-    if model.get("organs") or not (pixels or model):
-        return shapes
-    values = model.get("labels") or {c.name: n for n, c in enumerate(reference, start=1)}
-    known = {contour.name for contour in reference} | PAIRS.keys()
-    named = {name: int(value) for name, value in values.items() if name in known}
-    if not named:
+    if not model.get("organs") and (pixels or model):
+        shapes = _of_pixels(shapes, model)
+    if not shapes.scored:
         raise ValueError(
-            f"the predictions hold {', '.join(values)}, the reference's organs are "
-            f"{', '.join(c.name for c in reference)}: no name is in both"
+            f"the predictions hold {', '.join(shapes.stray)}, the reference's organs are "
+            f"{', '.join(sorted(known))}: no name is in both"
         )
-    bits = model.get("encoding") == "flags"
-    return replace(shapes, values=named, bits=bits, highest=max(map(int, values.values())))
+    return shapes
+
+
+def _of_pixels(shapes: Shapes, model: Mapping[str, Any]) -> Shapes:
+    """The values of a label map: as its sidecar says, else numbered in the organs' order."""
+    closed = [contour.name for contour in shapes.reference if contour.closed]
+    pairs = [name for name, organs in PAIRS.items() if set(organs) <= set(closed)]
+    labels = model.get("labels") or {name: n for n, name in enumerate(closed, start=1)}
+    return replace(
+        shapes,
+        values={n: int(v) for n, v in labels.items() if n in {*closed, *pairs}},
+        bits=model.get("encoding") == "flags",
+        highest=max(map(int, labels.values()), default=0),
+        stray=tuple(name for name in labels if name not in {*closed, *pairs}),
+        predicted=(),
+    )
 
 
 def _organs_said(sidecar: Mapping[str, Any]) -> tuple[Any, ...] | None:

@@ -56,7 +56,7 @@ class Result:
 
     `values` are those of the reference and of the prediction, where no structure is named;
     `perturbed` the scores under perturbations of the image; `unscaled` says that the size of its
-    pixels is unknown.
+    pixels is unknown; `ctr` is the reference's cardiothoracic ratio.
     """
 
     rows: list[dict[str, Any]]
@@ -65,6 +65,7 @@ class Result:
     values: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
     perturbed: tuple[dict[str, Any], ...] = ()
     unscaled: bool = False
+    ctr: float | None = None
 
 
 def sheet_of(reference: Path) -> Path | None:

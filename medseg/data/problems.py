@@ -1,18 +1,20 @@
 """What can be wrong with raw cases, found file by file without holding more than one volume."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Num
 
-from medseg.data import notes
+from medseg.data import annotations, notes
 from medseg.data.align import onto, turn, unaligned
 from medseg.data.sheet import Problem, Record
 from medseg.data.table import cropped_axis, volumes
+from medseg.geometry.contour import Contour
 from medseg.geometry.grid import Grid
 from medseg.provenance import hash_array
 from medseg.sample import Sample
@@ -20,6 +22,8 @@ from medseg.sample import Sample
 GEOMETRY = "geometry"
 MANY = 255
 AS_WHOLE = 1e-3  # as a label is read
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,46 +47,113 @@ class Examined:
     notes: tuple[str, ...] = ()
 
 
+@dataclass
+class _Reading:
+    """A case while its files are read.
+
+    Attributes:
+        first: the name and grid of the first file that could be read.
+        flags: the label on the image's own pixels, for a radiograph with organs.
+    """
+
+    record: Record
+    organs: Sequence[Contour]
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    prints: dict[str, str] = field(default_factory=dict)
+    first: tuple[str, Grid] | None = None
+    label: str = ""
+    flags: annotations.Flags | None = None
+
+    @property
+    def grid(self) -> Grid | None:
+        return self.first and self.first[1]
+
+
 def examine(
     record: Record,
     labels: Mapping[str, Sequence[int]],
     *,
     slice_axis: int | None,
     volume: int | None,
+    organs: Sequence[Contour] = (),
 ) -> Examined:
-    """Read every file of a case and list what is wrong; errors of reading are problems, too."""
-    problems: list[Problem] = []
-    told: list[str] = []
-    prints: dict[str, str] = {}
-    first: tuple[str, Grid] | None = None
+    """Read every file of a case and list what is wrong; errors of reading are problems, too.
+
+    With `organs` the case is a radiograph: labels are bit flags, and landmarks are read.
+    """
+    case = _Reading(record, organs)
+    wrong, case.notes = annotations.of_spacing(record)
+    case.problems += wrong
+    spacing = None if wrong else record.spacing_mm or None
     chosen = volumes(record, volume)
     for channel, path in record.paths.items():
-        found = _open(record.case, channel, path, chosen[channel], problems)
-        if found is None:
-            continue
-        image, grid = found.image[0], found.space
-        told += notes.of_file(found, f"{record.case}, {channel}")
-        if first is None:
-            first = (channel, grid)
-            problems += _slices(record, grid, slice_axis)
-        problems += _geometry(record.case, channel, grid, first)
-        problems += _values(record.case, channel, image)
-        prints |= _prints(channel, image, grid)
-    label = ""
+        read = partial(_read_image, volume=chosen[channel], spacing_mm=spacing)
+        _channel(case, channel, path, read, slice_axis)
     if record.label is not None:
-        found = _open(record.case, "label", record.label, None, problems)
-        if found is not None:
-            image, grid = found.image[0], found.space
-            first = first or ("label", grid)
-            problems += _geometry(record.case, "label", grid, first)
-            label = _print(image, grid)
-            turned = onto(image, grid, wanted=first[1])
-            image, grid = (image, grid) if turned is None else (turned, first[1])
-            problems += _labels(record, _cut(record, image, grid, slice_axis), labels)
-    elif record.split in {"train", "val"}:
-        problems.append(_unlabelled(record))
-    problems += _twins(record.case, prints)
-    return Examined(record, tuple(problems), first and first[1], prints, label, tuple(told))
+        _label(case, record.label, labels, slice_axis)
+    elif record.split in {"train", "val"} and not (organs and record.landmarks):
+        case.problems.append(_unlabelled(record))
+    _landmarks(case)
+    case.problems += _twins(record.case, case.prints)
+    return Examined(
+        record, tuple(case.problems), case.grid, case.prints, case.label, tuple(case.notes)
+    )
+
+
+def _channel(
+    case: _Reading,
+    channel: str,
+    path: Path,
+    read: Callable[[Path], Sample],
+    slice_axis: int | None,
+) -> None:
+    name = case.record.case
+    found = _open(name, channel, path, read, case.problems)
+    if found is None:
+        return
+    image, grid = found.image[0], found.space
+    case.notes += notes.of_file(found, f"{name}, {channel}")
+    if case.first is None:
+        case.first = (channel, grid)
+        case.problems += _slices(case.record, grid, slice_axis)
+    case.problems += _geometry(name, channel, path, grid, case.first)
+    case.problems += _values(name, channel, image)
+    if case.organs:
+        case.problems += annotations.of_image(name, channel, image=image)
+    case.prints |= _prints(channel, image, grid)
+
+
+def _label(
+    case: _Reading, path: Path, labels: Mapping[str, Sequence[int]], slice_axis: int | None
+) -> None:
+    name = case.record.case
+    read = partial(_read_label, like=case.grid, flags=bool(case.organs))
+    found = _open(name, "label", path, read, case.problems)
+    if found is None:
+        return
+    image, grid = found
+    case.first = first = case.first or ("label", grid)
+    case.problems += _geometry(name, "label", path, grid, first)
+    case.label = _print(image, grid)
+    turned = onto(image, grid, wanted=first[1])
+    image, grid = (image, grid) if turned is None else (turned, first[1])
+    if not case.organs:
+        case.problems += _labels(case.record, _cut(case.record, image, grid, slice_axis), labels)
+        return
+    wrong, told = annotations.of_flags(name, image, organs=case.organs)
+    case.problems += wrong
+    case.notes += told
+    if turned is not None and not wrong and image.shape[2] == 1:
+        case.flags = image[..., 0]
+
+
+def _landmarks(case: _Reading) -> None:
+    grid = case.grid
+    size = None if grid is None or grid.shape[2] != 1 else grid.shape[:2]
+    wrong, told = annotations.of_landmarks(case.record, case.organs, size=size, flags=case.flags)
+    case.problems += wrong
+    case.notes += told
 
 
 def _unlabelled(record: Record) -> Problem:
@@ -91,22 +162,40 @@ def _unlabelled(record: Record) -> Problem:
     return Problem(record.case, "missing label", found, "a label file", cure)
 
 
-def _open(
-    case: str, channel: str, path: Path, volume: int | None, problems: list[Problem]
-) -> Sample | None:
+def _read_image(path: Path, volume: int | None, spacing_mm: str | None) -> Sample:
     from medseg.io import formats
 
+    plane = spacing_mm is not None and formats.accepts(path, "spacing_mm")
+    return formats.read(path, volume=volume, spacing_mm=spacing_mm if plane else None)
+
+
+def _read_label(
+    path: Path, like: Grid | None, flags: bool
+) -> tuple[Num[np.ndarray, "i j k"], Grid]:
+    """Values and their grid; a plane file without spacing lies as the image of its size does."""
+    from medseg.io import formats
+
+    plane = formats.accepts(path, "spacing_mm")
+    if not plane and not flags:
+        sample = formats.read(path)
+        return sample.image[0], sample.space
+    array, grid, _ = formats.read_labels(path)
+    return array, like if plane and like is not None and like.shape == grid.shape else grid
+
+
+def _open(
+    case: str, channel: str, path: Path, read: Callable[[Path], T], problems: list[Problem]
+) -> T | None:
     if not path.exists():
         cure = "mend the path in the sheet (it is relative to the sheet)"
         problems.append(Problem(case, "missing file", f"{channel}: no {path}", "a file", cure))
         return None
     try:
-        return formats.read(path, volume=volume)
-    except (ValueError, OSError, EOFError, MemoryError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        what, _, cure = text.rpartition("; ")
-        found = f"{channel}: {what or text}"
-        cure = cure if what else "copy or convert the file again, or remove the case"
+        return read(path)
+    except annotations.READING as error:
+        what, cure = annotations.words(error)
+        cure = cure or "copy or convert the file again, or remove the case"
+        found = f"{channel}: {what}"
         problems.append(Problem(case, "unreadable", found, "a readable image", cure))
         return None
 
@@ -123,9 +212,20 @@ def _print(image: Num[np.ndarray, "i j k"], grid: Grid) -> str:
     return hash_array(values + np.float32(0))
 
 
-def _geometry(case: str, channel: str, grid: Grid, first: tuple[str, Grid]) -> Iterator[Problem]:
+def _geometry(
+    case: str, channel: str, path: Path, grid: Grid, first: tuple[str, Grid]
+) -> Iterator[Problem]:
+    from medseg.io import formats
+
     name, wanted = first
     if turn(grid, wanted) is not None:
+        return
+    if (
+        grid.shape[:2] != wanted.shape[:2]
+        and wanted.shape[2] == 1
+        and formats.accepts(path, "spacing_mm")
+    ):
+        yield annotations.of_size(case, channel, grid=grid, wanted=first)
         return
     copied = grid.shape == wanted.shape and grid.axcodes == wanted.axcodes
     grid, wanted = unaligned(grid, wanted)
@@ -260,83 +360,3 @@ def _twins(case: str, prints: Mapping[str, str]) -> Iterator[Problem]:
                 "a file a channel",
                 "correct the paths of this row",
             )
-
-
-def leaks(cases: Sequence[Examined]) -> tuple[list[Problem], list[dict[str, Any]]]:
-    """Images and subjects on both sides of a split: the problems, and what `slices` declares.
-
-    Slices that cannot be understood overlap nothing until the sheet is mended.
-    """
-    cases = [_spanned(one) for one in cases]
-    problems: list[Problem] = []
-    declared: list[dict[str, Any]] = []
-    people: dict[str, list[Examined]] = {}
-    for one in cases:
-        if one.record.subject:
-            people.setdefault(one.record.subject, []).append(one)
-    for subject, group in people.items():
-        splits = _splits(group)
-        if len(splits) < 2:
-            continue
-        if all(one.record.slices for one in group):
-            declared.append({"subject": subject, "splits": splits, "cases": _names(group)})
-            continue
-        cure = "move all of them to one split, or group them by data.folds"
-        text = f"subject {subject} in {' and '.join(splits)}"
-        problems.append(
-            Problem(", ".join(_names(group)), "leak", text, "a subject in one split", cure)
-        )
-    images: dict[str, dict[str, Examined]] = {}
-    channels: dict[str, str] = {}
-    for one in cases:
-        for channel, mark in one.prints.items():
-            images.setdefault(mark, {})[one.record.case] = one
-            channels.setdefault(mark, channel)
-    seen: set[tuple[str, ...]] = set()
-    for mark, by_case in images.items():
-        if len(by_case) > 1 and tuple(by_case) not in seen:
-            seen.add(tuple(by_case))
-            found, told = _shared(channels[mark], list(by_case.values()))
-            problems += found
-            declared += told
-    return problems, declared
-
-
-def _spanned(one: Examined) -> Examined:
-    if "slices" not in one.record.faults:
-        return one
-    return replace(one, record=replace(one.record, slices=(0, 0)))
-
-
-def _shared(channel: str, group: list[Examined]) -> tuple[list[Problem], list[dict[str, Any]]]:
-    """One image in several cases: a leak, a copy with another label, or shared by slices."""
-    names, splits = _names(group), _splits(group)
-    spans = sorted(one.record.slices for one in group if one.record.slices)
-    apart = all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
-    if len(spans) == len(group) and apart:
-        told = {"image": channel, "splits": splits, "cases": names}
-        return [], [told] if len(splits) > 1 else []
-    where = ", ".join(names)
-    if len(splits) > 1:
-        text = f"the same image ({channel}) in {' and '.join(splits)}"
-        if len(spans) == len(group):
-            text += " with overlapping slices"
-        cure = "keep it in one split, or part it by the column slices"
-        return [Problem(where, "leak", text, "an image in one split", cure)], []
-    people = sorted({one.record.subject for one in group if one.record.subject})
-    if len(people) > 1:
-        text = f"the same image ({channel}) of subjects {' and '.join(people)}"
-        return [Problem(where, "duplicate", text, "one subject", "correct the sheet")], []
-    if len({one.label for one in group if one.label}) > 1:
-        text = f"the same image ({channel}) with different labels"
-        return [Problem(where, "duplicate", text, "one label an image", "keep one of them")], []
-    return [], []
-
-
-def _names(group: Iterable[Examined]) -> list[str]:
-    return [one.record.case for one in group]
-
-
-def _splits(group: Iterable[Examined]) -> list[str]:
-    order = ("train", "val", "test")
-    return [split for split in order if split in {one.record.split for one in group}]

@@ -10,7 +10,7 @@ Differs: similarity is the cosine of the latents; registration is at 128 pixels 
 information; the overlap is the mean over organs, so that no lung hides a wrong heart.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ def reverse_accuracy(
     return {"mean": mean, "max": best, "per_reference": rows}
 
 
-def carried(own: Known, known: Known) -> Mapping[str, Any]:
+def carried(own: Known, known: Known) -> dict[str, Any]:
     """Dice of the case's flags, carried to a reference, with its known ones: mean and each bit.
 
     Only organs that the reference knows count; one that the case lacks counts as 0.

@@ -4,7 +4,7 @@ Everything is brought into the square frame of the image at 1024 pixels a side, 
 scores are; a label map's pixel counts where its centre lies.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from medseg.geometry.frame import Frame
 from medseg.geometry.grid import Grid
 from medseg.io import formats
 from medseg.io.image import plane
+from medseg.metrics.cardiothoracic import ctr
 from medseg.metrics.landmarks import GROUPS, LANDMARKS_ALONE, score_landmarks
 
 SIDE = 1024
@@ -44,6 +45,7 @@ class Shapes:
         numbered: predicted nodes are the reference's, one by one.
         given: organ to its values in the reference's label image, in place of bits.
         spacing_mm: of images that nothing else tells of.
+        stray: predicted organs or labels of which the reference knows nothing.
     """
 
     reference: tuple[Contour, ...]
@@ -54,6 +56,7 @@ class Shapes:
     numbered: bool = True
     given: Mapping[str, Sequence[int]] = field(default_factory=dict)
     spacing_mm: str = ""
+    stray: tuple[str, ...] = ()
 
     @property
     def scored(self) -> tuple[Contour, ...]:
@@ -86,7 +89,8 @@ def score(job: ShapeJob) -> Result:
     found, reason = predicted(job, frame)
     rows = _rows(job, found, truth=truth, spacing_mm=spacing or 1.0)
     named = [{"case": job.record.case, **row} for row in rows]
-    result = Result(named, reason, unscaled=spacing is None)
+    ratio = None if truth.points is None else ctr(truth.points, job.shapes.reference)
+    result = Result(named, reason, unscaled=spacing is None, ctr=ratio)
     if found is None or not perturbed(job).is_file():
         return result
     from medseg.data.perturbed import score_perturbed
@@ -146,7 +150,7 @@ def _grid(job: ShapeJob) -> tuple[Grid, bool]:
     return header, header.spacing_mm[:2] != (1.0, 1.0)
 
 
-def _headers(job: ShapeJob) -> Iterable[Grid]:
+def _headers(job: ShapeJob) -> Iterator[Grid]:
     """Grids of the image, of the reference's label, and as the sidecar tells it."""
     for path in (job.image, job.record.label):
         if path is not None:
@@ -231,7 +235,9 @@ class Truth:
 
     def masks(self) -> dict[str, Mask]:
         """Everything as masks: an organ's landmarks go before its label."""
-        return {**self.flags(), **self.drawn()}
+        drawn = self.drawn()
+        closed = {contour.name for contour in self.known.reference if contour.closed}
+        return drawn if closed <= drawn.keys() else {**self.flags(), **drawn}
 
 
 def _rows(
@@ -247,20 +253,24 @@ def _rows(
         rows = [b if a["status"] == "absent" else a for a, b in zip(rows, others, strict=True)]
     tells = set(known.values)
     tells |= {name for name, organs in PAIRS.items() if tells.issuperset(organs)}
-    by_name = {row["structure"]: row for row in rows}
-    out = [by_name[n] for n in _ordered(by_name) if not tells or n in tells]
+    by_name = {str(row["structure"]): row for row in rows}
+    names = _ordered(by_name, [contour.name for contour in known.scored])
+    out = [by_name[name] for name in names if not tells or name in tells]
     if known.values or isinstance(found, dict):
         for row in out:
             row.update(dict.fromkeys(OF_POINTS))
     return out
 
 
-def _ordered(names: Iterable[str]) -> list[str]:
-    """Pairs before their organs, totals at the end."""
-    there = list(names)
-    owner = {organ: pair for pair, organs in PAIRS.items() for organ in organs if pair in there}
-    found = dict.fromkeys(n for name in there for n in (owner.get(name, name), name))
-    return sorted(found, key=lambda name: name in LANDMARKS_ALONE)
+def _ordered(names: Iterable[str], organs: Sequence[str]) -> list[str]:
+    """In the organs' order, pairs before theirs, totals at the end."""
+
+    def place(name: str) -> tuple[bool, int, bool]:
+        inside = PAIRS.get(name, (name,))
+        first = min((organs.index(organ) for organ in inside if organ in organs), default=0)
+        return name in LANDMARKS_ALONE, first, name not in PAIRS
+
+    return sorted(names, key=place)
 
 
 def predicted(job: ShapeJob, frame: Frame) -> tuple[Points | dict[str, Mask] | None, str]:

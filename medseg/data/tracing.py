@@ -21,7 +21,7 @@ from medseg.metrics.landmarks import GROUPS
 MOST_POINTS = 120
 MOST_PIECES = 12
 
-Lines = Mapping[str, Float[np.ndarray, "n 2"]]
+Lines = Mapping[str, Float[np.ndarray, "_ 2"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,8 @@ class Traced:
 
     image: Num[np.ndarray, "h w"]
     contours: tuple[Contour, ...]
-    landmarks: Float[np.ndarray, "n 2"] | None
-    reference: Float[np.ndarray, "n 2"] | None
+    landmarks: Float[np.ndarray, "_ 2"] | None
+    reference: Float[np.ndarray, "_ 2"] | None
 
 
 def traced(job: ShapeJob) -> Traced:
@@ -78,12 +78,12 @@ def _theirs(job: ShapeJob) -> Lines:
     """The reference's lines by organ: its landmarks, and the label's outlines of the others."""
     known, record = job.shapes, job.record
     wanted = {contour.name for contour in known.scored}
-    found: dict[str, Float[np.ndarray, "n 2"]] = {}
-    if record.label is not None:
-        labels = formats.read_labels(record.label)[0][..., 0].T
-        found |= _loops(_flagged(labels, known.reference, known.given))
+    found: dict[str, Float[np.ndarray, "_ 2"]] = {}
     if record.landmarks is not None:
         found |= _points(record.landmarks, known.reference)
+    if record.label is not None and any(c.name not in found for c in known.reference):
+        labels = formats.read_labels(record.label)[0][..., 0].T
+        found = {**_loops(_flagged(labels, known.reference, known.given)), **found}
     whole = {name: organs for name, organs in GROUPS.items() if name in known.values}
     inside = {organ for organs in whole.values() for organ in organs}
     return {name: lines for name, lines in found.items() if name in wanted | inside}
@@ -99,13 +99,13 @@ def _flagged(
     return {c.name: (labels >> k & 1).astype(bool) for k, c in enumerate(contours) if c.closed}
 
 
-def _points(path: Path, contours: Sequence[Contour]) -> dict[str, Float[np.ndarray, "n 2"]]:
+def _points(path: Path, contours: Sequence[Contour]) -> dict[str, Float[np.ndarray, "_ 2"]]:
     points = read_points(path, contours)
     found = {name: points[own] for name, own in slices(contours).items()}
     return {name: own for name, own in found.items() if np.isfinite(own).any()}
 
 
-def _loops(masks: Mapping[str, Bool[np.ndarray, "h w"]]) -> dict[str, Float[np.ndarray, "n 2"]]:
+def _loops(masks: Mapping[str, Bool[np.ndarray, "h w"]]) -> dict[str, Float[np.ndarray, "_ 2"]]:
     """Each mask's pieces as closed loops, the largest first, NaN between them."""
     from scipy.ndimage import label
 
@@ -120,17 +120,17 @@ def _loops(masks: Mapping[str, Bool[np.ndarray, "h w"]]) -> dict[str, Float[np.n
     return found
 
 
-def _closed(loop: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "m 2"]:
+def _closed(loop: Float[np.ndarray, "_ 2"]) -> Float[np.ndarray, "_ 2"]:
     return np.concatenate([loop, loop[:1], np.full((1, 2), np.nan)])
 
 
-def _ring(lines: Float[np.ndarray, "n 2"], closed: bool) -> Float[np.ndarray, "m 2"]:
+def _ring(lines: Float[np.ndarray, "_ 2"], closed: bool) -> Float[np.ndarray, "_ 2"]:
     """A closed contour's landmarks with their first one again at the end."""
     whole = closed and not np.isnan(lines).any() and not np.array_equal(lines[0], lines[-1])
     return np.concatenate([lines, lines[:1]]) if whole else lines
 
 
-def _joined(lines: Lines, contours: Sequence[Contour]) -> Float[np.ndarray, "n 2"]:
+def _joined(lines: Lines, contours: Sequence[Contour]) -> Float[np.ndarray, "_ 2"]:
     """Lines in the contours' order, filled up with NaN."""
     out = np.full((sum(contour.nodes for contour in contours), 2), np.nan)
     for name, own in slices(contours).items():

@@ -19,9 +19,9 @@ FOLDS = 5
 THUMB = 16
 TEXTURE = 128
 # A channel that hardly moves in training is given this share of the usual spread, and no feature
-# counts beyond so many spreads: one dead channel must not decide alone.
+# counts beyond so many spreads: one dead channel, or one blackened corner, must not decide alone.
 STILL = 0.1
-FAR = 30.0
+FAR = 4.0
 # The residual counts as at least this share of the whole variance: a plane through as many
 # directions as there are images would leave nothing, and then every new image looks strange.
 RESIDUE = 0.02
@@ -29,7 +29,7 @@ RESIDUE = 0.02
 
 def image_features(image: Num[np.ndarray, "h w"]) -> Float[np.ndarray, " f"]:
     """What an image looks like from afar, whatever its size, brightness and contrast."""
-    small = _area(image, TEXTURE)
+    small = shrunk(image)
     low, high = np.percentile(small, [1, 99])
     small = np.clip((small - low) / max(high - low, 1e-6), 0, 1)
     thumb = _area(small, THUMB)
@@ -44,6 +44,11 @@ def image_features(image: Num[np.ndarray, "h w"]) -> Float[np.ndarray, " f"]:
     thumb = (thumb - thumb.mean()) / (deviation + 1e-3)
     symmetry = float((thumb * thumb[:, ::-1]).mean())
     return np.concatenate([thumb.ravel(), np.log(np.array(edges) + 1e-3), quantiles, [symmetry]])
+
+
+def shrunk(image: Num[np.ndarray, "h w"]) -> Float[np.ndarray, "s s"]:
+    """The image as small as its features need it; a second time changes nothing."""
+    return _area(image, TEXTURE) if image.shape != (TEXTURE, TEXTURE) else np.asarray(image, float)
 
 
 def _area(image: Num[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "s s"]:
@@ -119,7 +124,7 @@ def _decode(text: str, kind: str) -> Float[np.ndarray, " n"]:
 
 
 def fit(features: Float[np.ndarray, "n f"], *, rank: int = RANK) -> Familiarity:
-    """Learn what features look like; more features than images are no trouble, as the rank stays far below both."""
+    """Learn what features look like; there may be more of them than images, the rank is lower."""
     if len(features) < 2 or not np.isfinite(features).all():
         message = f"{len(features)} rows of features came, finite ones of at least 2 are wanted"
         raise ValueError(f"{message} to learn what training images look like")

@@ -17,7 +17,7 @@ Source: Lee et al. 2018, arXiv:1807.03888 (distances of features; see `familiari
 joins them with signals of the contours themselves, by a mean whose limit is calibrated as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
 from medseg.geometry.contour import Contour, area, slices
-from medseg.metrics.familiarity import Familiarity, fit, folds, held_out, image_features
+from medseg.metrics.familiarity import Familiarity, fit, folds, held_out, image_features, shrunk
 
 QUANTILE = 0.995
 HEADROOM = 1.25
@@ -43,7 +43,7 @@ FLOORS = {
     "self_intersections": 1.0,
     "orientation": 0.1,
 }
-TURNS = {
+TURNS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "turned by 90 degrees": lambda image: np.rot90(image),
     "turned by 180 degrees": lambda image: np.rot90(image, 2),
     "turned by 270 degrees": lambda image: np.rot90(image, 3),
@@ -62,7 +62,7 @@ SENTENCES = {
 }
 
 
-def fault(image: Num[np.ndarray, "h w"]) -> str | None:
+def fault(image: Num[np.ndarray, "..."]) -> str | None:
     """Why an image as it was read cannot be a radiograph at all; None where nothing speaks so."""
     values = image.reshape(-1)[:: max(1, image.size // SAMPLE)]
     if not values.size:
@@ -119,9 +119,10 @@ def uncertainty(sd: Float[np.ndarray, "n 2"]) -> float:
 
 def orientation(familiarity: Familiarity, image: Num[np.ndarray, "h w"]) -> tuple[float, str]:
     """By what share the best turned or mirrored copy is nearer than the image, and which it is."""
-    turned = np.stack([image_features(turn(image)) for turn in TURNS.values()])
+    small = shrunk(image)
+    turned = np.stack([image_features(turn(small)) for turn in TURNS.values()])
     others = familiarity.distance(turned)
-    own = float(familiarity.distance(image_features(image)[None])[0])
+    own = float(familiarity.distance(image_features(small)[None])[0])
     best = int(others.argmin())
     return max(0.0, own / max(float(others[best]), 1e-9) - 1), list(TURNS)[best]
 
@@ -177,7 +178,8 @@ class Gate:
         signals: Mapping[str, float],
     ) -> Verdict:
         """The verdict on one framed image with the features and signals that calibration had."""
-        given = {"image": image_features(image), **features}
+        small = shrunk(image)
+        given = {"image": image_features(small), **features}
         wanted = (set(self.families), set(self.scales) - set(self.families) - {"orientation"})
         if (set(given), set(signals)) != wanted:
             message = f"features {sorted(given)} and signals {sorted(signals)} came"
@@ -185,7 +187,7 @@ class Gate:
         values = dict(signals)
         for name, family in self.families.items():
             values[name] = float(family.distance(np.asarray(given[name], dtype=float)[None])[0])
-        values["orientation"], turn = orientation(self.families["image"], image)
+        values["orientation"], turn = orientation(self.families["image"], small)
         ratios = {name: _ratio(values[name], scale) for name, scale in self.scales.items()}
         joined = float(_join(np.array([list(ratios.values())]))[0])
         score = quality(joined, threshold=self.limit)
@@ -280,5 +282,5 @@ def _held_out_orientation(
     for left_out in folds(groups):
         family = fit(features[~left_out])
         for n in np.flatnonzero(left_out & first):
-            found[n] = orientation(family, images[n])[0]
+            found[n] = orientation(family, images[int(n)])[0]
     return found

@@ -30,8 +30,9 @@ from medseg.nn.shape import Encoding, Shape
 _LOOKUPS = {"fixed": lookup, "adaptive": lookup_adaptive}
 _SHIFTS = {"center": 0.5, "index": 0.0}
 _STDS = {"fan_in": None, "published": 0.1}
-_POSITION_STD = 0.01
-_START_LOG_SD = -3.0
+_SMALL = 0.01
+_STEP = 0.03
+_START_LOG_SD = -4.4
 
 
 class HybridGNet(nn.Module):
@@ -56,8 +57,8 @@ class HybridGNet(nn.Module):
         bottleneck: side of the grid that the coarsest map is averaged to, for any input size; or
             (as published) flatten, which takes images of one `size`.
         size: side of the images, for flatten alone.
-        residual: whether positions are corrections: the first of the mean shape, the others of the
-            position before them.
+        residual: whether positions are corrections, in units of 3 % of the side: the first of the
+            mean shape, the others of the position before them.
         top_down: channels of a feature pyramid to look up in; 0 for the encoder's own maps.
         pixels: whether a map of every organ can be had from the finest map, to learn from.
         covariance: whether a head gives every landmark's covariance; it learns by itself, no
@@ -152,14 +153,15 @@ class HybridGNet(nn.Module):
         for layer in self.layers:
             if isinstance(layer, ChebConv):
                 layer.reset(std)
+        position = std or (0.1 if self.residual else _SMALL)
         for head in (*self.heads, self.out):
-            nn.init.normal_(head.weight, 0, std or _POSITION_STD)
+            nn.init.normal_(head.weight, 0, position)
             if head.bias is not None:
                 nn.init.zeros_(head.bias)
         if std is not None:
             nn.init.normal_(self.start.weight, 0, std)
         if self.covariance is not None:
-            nn.init.normal_(self.covariance.weight, 0, _POSITION_STD)
+            nn.init.normal_(self.covariance.weight, 0, _SMALL)
             nn.init.zeros_(self.covariance.bias)
             nn.init.constant_(self.covariance.bias[:2], _START_LOG_SD)
 
@@ -245,6 +247,7 @@ class HybridGNet(nn.Module):
         offset: Tensor = head(x)
         if not self.residual:
             return offset
+        offset = _STEP * offset  # an optimiser's step moves all nodes alike: by little
         if not positions:
             return offset + (self.mean if fine else self.down @ self.mean)
         last = positions[-1].detach()

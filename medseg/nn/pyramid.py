@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medseg.nn.conv import conv, norm
-from medseg.nn.stripes import halved, stripe_rows, striped
+from medseg.nn.stripes import stripe_rows, striped
 
 NORMS = ("batch_stats", "instance", "batch", "group")
 
@@ -52,7 +52,7 @@ class Pyramid(nn.Module):
         x = rearrange(rearrange(image, "b c h w -> b h w c").contiguous(), "b h w c -> b c h w")
         maps: list[Tensor] = []
         for level, stage in enumerate(self.stages, 1):
-            y, x = stage.with_half(x, keep=level >= lowest)
+            y, x = stage(x, keep=level >= lowest)
             maps += [] if y is None else [y]
         return maps
 
@@ -62,6 +62,7 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: str) -> None:
         super().__init__()
+        self.channels = out_channels
         self.block = nn.Sequential(
             _norm(in_channels, norm),
             nn.ReLU(inplace=True),
@@ -75,23 +76,22 @@ class Block(nn.Module):
             widen = conv(in_channels, out_channels, kernel=1, bias=False)
             self.skip = nn.Sequential(widen, _norm(out_channels, norm))
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """The same size, with the block's own number of channels."""
-        return functional.relu(self.block(x) + self.skip(x), inplace=True)
-
-    def with_half(
+    def forward(
         self, x: Float[Tensor, "b c h w"], *, keep: bool = True
     ) -> tuple[Float[Tensor, "b d h w"] | None, Float[Tensor, "b d h2 w2"]]:
         """The block's map, unless it is not to be kept, and its maximum of 2 x 2 pixels."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not x.is_cpu:
-            y = self(x)
-            return (y if keep else None), functional.max_pool2d(y, 2)
         b, c, h, w = x.shape
-        rows = stripe_rows((b, max(c, self.block[5].out_channels), h, w))
-        if rows < h and not self._adapts() and not torch.is_autocast_enabled("cpu"):
-            return striped(self.block, self.skip, x, rows=rows, keep=keep)
-        y = self(x)
-        return (y if keep else None), halved(y)
+        rows = stripe_rows((b, max(c, self.channels), h, w))
+        if rows < h and x.is_cpu and not self._as_a_whole():
+            return striped(self.block, self.skip, x, channels=self.channels, rows=rows, keep=keep)
+        y = functional.relu(self.block(x) + self.skip(x), inplace=True)
+        return (y if keep else None), functional.max_pool2d(y, 2)
+
+    def _as_a_whole(self) -> bool:
+        """Whether a call is more than its numbers: it is learned from, traced or cast."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return True
+        return torch.is_autocast_enabled("cpu") or self._adapts()
 
     def _adapts(self) -> bool:
         """Whether a call changes running statistics."""

@@ -4,23 +4,23 @@ Source: none; the values are those of `medseg.nn.pyramid.Block`. Half of the tim
 goes to memory: each layer writes a whole map that the next one reads. Here a map is passed over
 twice, for the statistics of the second norm and for the output, and the few stripes alive at a time
 fit the processor's cache. Both passes make the first convolution, which is cheaper than memory for
-its result. A norm is an affine function, once its statistics are known; that of the skip, which
-follow from the input's, becomes one with the skip's convolution.
+its result. A norm is an affine function, once its statistics are known, and becomes one with the
+convolution before it; the statistics of the skip follow from those of the input.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 STRIPE = 2**20  # numbers in a stripe of a map
 _WIDE = 256  # numbers in a row of a flat map: enough for vector instructions
 
-_Rows = Callable[[int, int], Tensor]
-_Affine = tuple[Float[Tensor, "_ c"], Float[Tensor, "_ c"]]
+_Line = Float[Tensor, " c"]
 
 
 def stripe_rows(shape: tuple[int, int, int, int]) -> int:
@@ -31,94 +31,106 @@ def stripe_rows(shape: tuple[int, int, int, int]) -> int:
 
 
 def striped(
-    block: nn.Sequential, skip: nn.Module, x: Float[Tensor, "b c h w"], *, rows: int, keep: bool
+    block: nn.Sequential,
+    skip: nn.Module,
+    x: Float[Tensor, "b c h w"],
+    *,
+    channels: int,
+    rows: int,
+    keep: bool,
 ) -> tuple[Float[Tensor, "b d h w"] | None, Float[Tensor, "b d h2 w2"]]:
     """ReLU(block(x) + skip(x)), unless it is not to be kept, and its maximum of 2 x 2 pixels."""
+    if len(x) > 1 and isinstance(block[0], nn.GroupNorm):
+        options = {"channels": channels, "rows": rows, "keep": keep}
+        single = [striped(block, skip, image[None], **options) for image in x]
+        full = torch.cat([one for one, _ in single if one is not None]) if keep else None
+        return full, torch.cat([one for _, one in single])
     first, _, conv1, second, _, conv2 = block
     height, width = x.shape[2:]
     spans = [(start, min(start + rows, height)) for start in range(0, height, rows)]
-    mean, covariance = _moments((x[:, :, a:z] for a, z in spans), joint=True)
-    entry = _wide(_affine(first, mean, covariance.diagonal(dim1=1, dim2=2)), width)
+    moments = _moments([x], joint=True)
+    a = _activated(x, *_affine(first, moments[0], moments[1].diagonal(dim1=1, dim2=2)))
+    weight, bias = conv1.get_parameter("weight"), conv1.get_parameter("bias")
+    scale, shift = _affine(
+        second, *_moments(_convolved(a, weight, bias, start, end) for start, end in spans)
+    )
+    weight, bias = weight * scale[:, None, None, None], bias * scale + shift
+    matrix, offset = _folded(skip, *moments)
+    last = conv2.get_parameter("weight"), conv2.get_parameter("bias") + offset
 
-    def hidden(start: int, end: int) -> Tensor:
-        return _convolved(conv1, lambda a, z: _activated(x[:, :, a:z], entry), start, end, height)
-
-    middle = _wide(_affine(second, *_moments(hidden(a, z) for a, z in spans)), width)
-
-    def inner(start: int, end: int) -> Tensor:
-        y = hidden(start, end)
-        return _activated(y, middle, out=y)
-
-    folded = _folded(skip, mean, covariance, width)
-    full = _empty(x, conv2.out_channels, height, width) if keep else None
-    half = _empty(x, conv2.out_channels, height // 2, width // 2)
+    full = _empty(x, channels, height, width) if keep else None
+    half = _empty(x, channels, height // 2, width // 2)
     for start, end in spans:
-        y = _convolved(conv2, inner, start, end, height)
-        _add_skip(y, x[:, :, start:end], folded)
-        y.relu_()
+        above, below = max(start - 1, 0), min(end + 1, height)
+        y = _convolved(a, weight, bias, above, below).relu_()
+        y = _convolved(y, *last, start - above, end - above)
+        y = _plus(y, x[:, :, start:end], matrix).relu_()
         if full is not None:
             full[:, :, start:end] = y
-        half[:, :, start // 2 : end // 2] = halved(y)
+        _halve(y, half[:, :, start // 2 : end // 2])
     return full, half
 
 
-def halved(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+def _halve(x: Float[Tensor, "b c h w"], out: Float[Tensor, "b c h2 w2"]) -> None:
     """Maximum of every 2 x 2 pixels; an odd last row or column is left out."""
     h, w = (side // 2 * 2 for side in x.shape[2:])
     x = torch.maximum(x[:, :, 0:h:2], x[:, :, 1:h:2])
-    return torch.maximum(x[..., 0:w:2], x[..., 1:w:2])
+    torch.maximum(x[..., 0:w:2], x[..., 1:w:2], out=out)
 
 
-def _convolved(conv: nn.Module, rows: _Rows, start: int, end: int, height: int) -> Tensor:
+def _convolved(
+    x: Float[Tensor, "b c h w"], weight: Tensor, bias: Tensor, start: int, end: int
+) -> Float[Tensor, "b d rows w"]:
     """Rows of a convolution of size 3, from the rows of its input that it reaches."""
-    a, z = max(start - 1, 0), min(end + 1, height)
-    y: Tensor = conv(rows(a, z))
-    return y[:, :, start - a : end - a]
+    first, last = max(start - 1, 0), min(end + 1, x.shape[2])
+    y = functional.conv2d(x[:, :, first:last], weight, bias, padding=1)
+    return y.contiguous(memory_format=torch.channels_last)[:, :, start - first : end - first]
 
 
-def _activated(x: Tensor, affine: _Affine, *, out: Tensor | None = None) -> Tensor:
-    """ReLU(scale · x + shift) by a wide affine function, in place if `out` is x."""
-    scale, shift = affine
-    out = _empty(x, *x.shape[1:]) if out is None else out
-    torch.addcmul(shift, _flat(x), scale, out=_flat(out)).relu_()
+def _activated(x: Tensor, scale: _Line, shift: _Line) -> Tensor:
+    """ReLU(scale · x + shift)."""
+    out, k = _empty(x, *x.shape[1:]), _tiles(*x.shape[1::2])
+    torch.addcmul(shift.repeat(k), _flat(x), scale.repeat(k), out=_flat(out)).relu_()
     return out
 
 
-def _add_skip(y: Tensor, x: Tensor, folded: _Affine | None) -> None:
-    """Add x itself, or a matrix times x and a wide offset, to y in place."""
-    if folded is None:
-        y.add_(x)
-        return
-    matrix, offset = folded
-    b, d, h, w = y.shape
-    pixels = y.permute(0, 2, 3, 1).view(b, h * w, d)
-    pixels.baddbmm_(rearrange(x, "b c h w -> b (h w) c"), matrix.expand(b, -1, -1))
-    _flat(y).add_(offset)
+def _plus(y: Tensor, x: Tensor, matrix: Tensor | None) -> Tensor:
+    """Add x, by way of the matrix if there is one, to y in place."""
+    if matrix is None:
+        return y.add_(x)
+    for pixels, source in zip(y, x, strict=True):
+        rows = pixels.permute(1, 2, 0).view(-1, len(pixels))
+        rows.addmm_(rearrange(source, "c h w -> (h w) c"), matrix)
+    return y
 
 
-def _folded(skip: nn.Module, mean: Tensor, covariance: Tensor, width: int) -> _Affine | None:
-    """The skip's convolution and norm as matrix and wide offset, from the moments of x."""
-    if isinstance(skip, nn.Identity):
-        return None
-    weight = rearrange(skip[0].weight, "d c 1 1 -> d c")
-    affine = _affine(skip[1], mean @ weight.T, ((weight @ covariance) * weight).sum(-1))
-    return rearrange(affine[0][..., None] * weight, "b d c -> b c d"), _wide(affine, width)[1]
+def _folded(skip: nn.Module, mean: Tensor, covariance: Tensor) -> tuple[Tensor | None, Tensor]:
+    """The skip's convolution and norm as matrix and offset, from the moments of x."""
+    if not isinstance(skip, nn.Sequential):
+        return None, mean.new_zeros(())
+    conv, norm = skip
+    weight = rearrange(conv.get_parameter("weight"), "d c 1 1 -> d c")
+    spread = ((weight @ covariance) * weight).sum(-1)
+    scale, shift = _affine(norm, mean @ weight.T, spread)
+    return weight.T * scale, shift
 
 
-def _affine(norm: nn.Module, mean: Float[Tensor, "b c"], variance: Float[Tensor, "b c"]) -> _Affine:
-    """Scale and shift of a norm, for each image or for all, from its input's moments."""
+def _affine(
+    norm: nn.Module, mean: Float[Tensor, "b c"], variance: Float[Tensor, "b c"]
+) -> tuple[_Line, _Line]:
+    """Scale and shift of a norm from its input's moments, those of one image if it needs them."""
+    if not isinstance(norm, nn.GroupNorm | nn.BatchNorm2d):
+        raise TypeError(f"{type(norm).__name__} is no norm of known statistics")
     if isinstance(norm, nn.GroupNorm):
-        b, c = mean.shape
-        parts = (m.view(b, norm.num_groups, -1) for m in (mean, variance))
-        merged = (m[..., None] for m in _merged(*parts, 2))
-        size = c // norm.num_groups
-        mean, variance = (m.expand(-1, -1, size).reshape(b, c) for m in merged)
-    elif norm.track_running_stats:
-        mean, variance = norm.running_mean[None], norm.running_var[None]
+        size = norm.num_channels // norm.num_groups
+        found = _merged(mean.view(-1, size), variance.view(-1, size), 1)
+        centre, spread = (moment.repeat_interleave(size) for moment in found)
+    elif norm.running_mean is not None and norm.running_var is not None:
+        centre, spread = norm.running_mean, norm.running_var
     else:
-        mean, variance = _merged(mean[None], variance[None], 1)
-    scale = norm.weight * (variance + norm.eps).rsqrt()
-    return scale, norm.bias - mean * scale
+        centre, spread = _merged(mean, variance, 0)
+    scale = norm.weight * (spread + norm.eps).rsqrt()
+    return scale, norm.bias - centre * scale
 
 
 def _merged(mean: Tensor, variance: Tensor, axis: int) -> tuple[Tensor, Tensor]:
@@ -154,12 +166,6 @@ def _flat(x: Tensor) -> Float[Tensor, "b n kc"]:
     """The numbers of each image in the order of memory, some pixels a row."""
     b, c, _, w = x.shape
     return x.permute(0, 2, 3, 1).view(b, -1, _tiles(c, w) * c)
-
-
-def _wide(affine: _Affine, width: int) -> tuple[Float[Tensor, "_ 1 kc"], Float[Tensor, "_ 1 kc"]]:
-    """Scale and shift for flat maps of this width."""
-    scale, shift = (line.repeat(1, _tiles(line.shape[1], width))[:, None] for line in affine)
-    return scale, shift
 
 
 def _tiles(channels: int, width: int) -> int:

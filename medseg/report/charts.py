@@ -126,7 +126,9 @@ def curves(
     for tick in ticks:
         out.append(_line(left, y(tick), width - 12, y(tick), "grid"))
         out.append(_text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
-    for tick in [t for t in _ticks(*ends) if ends[0] <= t <= ends[1] and t == int(t)]:
+    for tick in [
+        t for t in _ticks(*ends) if ends[0] <= t <= ends[1] and (t == int(t) or axis != "epoch")
+    ]:
         out.append(_text(x(tick), height - bottom + 15, f"{tick:g}", "tick", "middle"))
     low = height - bottom + 15 if axis == "epoch" else 14
     out.append(_text(width - 12, low, axis, "tick", "end"))

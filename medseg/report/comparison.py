@@ -5,6 +5,8 @@ from typing import Any
 
 from medseg.metrics.landmarks import LANDMARKS_ALONE
 from medseg.metrics.statistics import paired_p_value
+from medseg.report.charts import interval
+from medseg.report.summary import case_means, mean_interval
 
 View = Mapping[str, Any]
 SHARES = ("dice", "iou", "nsd")
@@ -17,6 +19,7 @@ FEWEST = 6
 def tables(views: Sequence[View]) -> list[dict[str, Any]]:
     """A table for views of the same structures and cases; pools need only share some cases.
 
+    Contours need only share some organs: their main score is then the mean over those.
     Each one's difference to the first row is told with a paired test over the cases they share,
     where there are enough; over seeds, a case's score is its mean.
     """
@@ -43,8 +46,8 @@ def columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     views = table["views"]
     pooled = [(m, "") for m in COMPARED]
-    if any("self_intersections" in view["run"].metrics for view in views):
-        pooled = [(m, name) for m in OF_CONTOURS for name in table["structures"]]
+    if any(of_contours(view) for view in views):
+        pooled = [(m, name) for m in OF_CONTOURS for name in table["every"]]
         totals = [n for v in views for n, s in v["structures"].items() if _is_total(n, s)]
         pooled += [(ERROR, totals[0] if totals else "")]
     found = []
@@ -70,17 +73,44 @@ def _value(view: View, metric: str, structure: str) -> float | None:
 
 def _belongs(view: View, first: View) -> bool:
     kind = [(set(v["wholes"]), v["headline"]["metric"]) for v in (view, first)]
+    alike = kind[0] == kind[1]
+    if of_contours(view) and of_contours(first):
+        alike = not kind[0][0].isdisjoint(kind[1][0])
     one, other = set(view["means"]), set(first["means"])
     both = bool(view["members"] and first["members"])
-    return kind[0] == kind[1] and (one == other or (both and not one.isdisjoint(other)))
+    return alike and (one == other or (both and not one.isdisjoint(other)))
+
+
+def of_contours(view: View) -> bool:
+    """Whether a view scores contours of organs."""
+    return "self_intersections" in view["run"].metrics
+
+
+def _narrowed(view: View, shared: Sequence[str]) -> View:
+    """A view whose main score is the mean over these structures alone."""
+    if set(shared) == set(view["wholes"]):
+        return view
+    means = case_means(row for row in view["run"].rows if row["structure"] in shared)
+    if not means:
+        return view
+    subjects = view["summary"].get("subjects") or {}
+    told = mean_interval([*means.values()], [*means], subjects=subjects)
+    mean, low, high = (told[name] for name in ("mean", "low", "high"))
+    bar = "" if mean is None else interval(mean, low=low, high=high)
+    span = None if low is None else [low, high]
+    headline = {**view["headline"], "mean": mean, "interval": span, "bar": bar}
+    return {**view, "headline": headline, "means": means, "sd": None}
 
 
 def _table(members: Sequence[View]) -> dict[str, Any]:
-    ranked = sorted(members, key=goodness)
+    first = members[0]["wholes"]
+    shared = [name for name in first if all(name in view["wholes"] for view in members)]
+    ranked = sorted((_narrowed(view, shared) for view in members), key=goodness)
     lead = ranked[0]["means"]
     return {
         "views": ranked,
-        "structures": list(ranked[0]["wholes"]),
+        "structures": shared,
+        "every": list(dict.fromkeys(name for view in members for name in view["wholes"])),
         "n_cases": len({case for view in ranked for case in view["means"]}),
         "uneven": any(set(view["means"]) != set(lead) for view in ranked),
         "p": {v["anchor"]: _p_value(lead, v["means"]) for v in ranked[1:]},

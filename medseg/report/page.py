@@ -28,9 +28,8 @@ TITLES = {
     "volume_ml": "Volume",
     "volume_error_ml": "Volume error",
     "distance_mm": "Centre distance",
-    "hd_mm": "Hausdorff",
-    "mse_px2": "Squared error",
-    "error_mm": "Landmark error",
+    "hd_mm": "HD",
+    "mse_px2": "MSE",
     "components": "Pieces",
     "self_intersections": "Crossings",
 }

@@ -19,7 +19,10 @@ MEASURES = ("dice", "hd_mm")
 ALL = "mean"
 """The group that stands for the mean over a case's groups."""
 
-AXES = {"occlusion": "side of the black square, px at 1024"}
+AXES = {
+    "occlusion": "side of the black square, px at 1024",
+    "offset": "added to grey values, of their range",
+}
 TITLES = {"dice": "Dice", "hd_mm": "Hausdorff distance, mm"}
 
 
@@ -74,9 +77,9 @@ def means(rows: Sequence[Row], subjects: Subjects) -> list[dict[str, Any]]:
 
 def charts(found: Mapping[str, Sequence[Row]]) -> list[dict[str, str]]:
     """A drawing a kind and measure, with a line a run; `found` maps runs to their means."""
-    kinds = dict.fromkeys(str(entry["kind"]) for entries in found.values() for entry in entries)
+    kinds = {str(entry["kind"]) for entries in found.values() for entry in entries}
     drawn = []
-    for kind in kinds:
+    for kind in sorted(kinds, key=lambda kind: (kind != "occlusion", kind)):
         for measure in MEASURES:
             lines, bands = _lines(found, kind, measure)
             if any(len(line) > 1 for line in lines.values()):

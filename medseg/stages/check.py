@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,12 +30,16 @@ class Rows:
 
 def main(arguments: list[str]) -> int:
     """Check sheets and folders; 0 without a problem, 1 with any that was not mended."""
+    from medseg.data import annotations
     from medseg.data.labels import parse
-    from medseg.data.problems import leaks
+    from medseg.data.leaks import leaks
+    from medseg.data.problems import examine
     from medseg.provenance import writable
 
     options = _parser().parse_args(arguments)
-    labels = parse(options.labels)
+    labels, organs = parse(options.labels), annotations.parse(options.organs)
+    if labels and organs:
+        raise ValueError("--labels and --organs are both given; labels are classes or bit flags")
     if options.fix and options.out is None:
         raise ValueError("--fix writes mended copies; say where by --out DIR")
     out = OUT if options.out is None else options.out
@@ -44,13 +48,14 @@ def main(arguments: list[str]) -> int:
     if options.fix:
         _keep_originals(rows.records, options.input, out)
     writable(out)
-    cases = _examine(rows.records, labels, options.slice_axis, options.volume)
+    said = {"slice_axis": options.slice_axis, "volume": options.volume, "organs": organs}
+    cases = _examine(rows.records, partial(examine, labels=labels, **said))
     across, declared = leaks(cases)
     problems = [*rows.problems, *(p for case in cases for p in case.problems), *across]
     mended = _mend(cases, rows.channels, options=options, out=out) if options.fix else {}
     problems = [mended.get(problem, problem) for problem in problems]
     left = [problem for problem in problems if not problem.cure.startswith("mended")]
-    told = _notes(cases)
+    told = _notes(cases, planes=bool(organs))
     _write(out, options, rows, cases, problems=problems, declared=declared, notes=told)
     for note in told:
         sys.stdout.write(f"note: {note}\n")
@@ -58,12 +63,16 @@ def main(arguments: list[str]) -> int:
     return 1 if left else 0
 
 
-def _notes(cases: "Sequence[Examined]") -> list[str]:
+def _notes(cases: "Sequence[Examined]", *, planes: bool) -> list[str]:
     """What is worth a look and does not change the exit code."""
+    from medseg.data.annotations import of_bare
     from medseg.data.notes import of_spacings
 
+    told = [note for case in cases for note in case.notes]
+    if planes:
+        return [*told, *of_bare([case.record for case in cases])]
     grids = {case.record.case: case.grid for case in cases if case.grid is not None}
-    return [*(note for case in cases for note in case.notes), *of_spacings(grids)]
+    return [*told, *of_spacings(grids)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=V,W",
         help="label values by name, e.g. disc=1,255; any other value is a problem",
+    )
+    add(
+        "--organs",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=NODES",
+        help="contours of radiographs by name, e.g. heart=26, or name=20:open for a line",
     )
     add(
         "--slice-axis",
@@ -142,7 +159,7 @@ def _keep_originals(records: "Sequence[Record]", inputs: Sequence[Path], out: Pa
     """Refuse an output folder in which an input file lies: nothing of the user's is overwritten."""
     home = out.resolve()
     files = [*inputs, *(path for record in records for path in record.paths.values())]
-    files += [record.label for record in records if record.label is not None]
+    files += [path for r in records for path in (r.label, r.landmarks) if path is not None]
     inside = next((path for path in files if path.resolve().is_relative_to(home)), None)
     if inside is not None:
         raise ValueError(
@@ -151,20 +168,13 @@ def _keep_originals(records: "Sequence[Record]", inputs: Sequence[Path], out: Pa
         )
 
 
-def _examine(
-    records: "Sequence[Record]",
-    labels: Mapping[str, Sequence[int]],
-    slice_axis: int | None,
-    volume: int | None,
-) -> "list[Examined]":
+def _examine(records: "Sequence[Record]", one: "Callable[[Record], Examined]") -> "list[Examined]":
     """All cases, a few at a time; threads suffice as reading and hashing leave Python's lock."""
     from tqdm import tqdm
 
     from medseg.data.pool import count_workers
-    from medseg.data.problems import examine
 
     workers = min(4, count_workers(1 << 30, len(records) or 1))
-    one = partial(examine, labels=labels, slice_axis=slice_axis, volume=volume)
     found: dict[int, Examined] = {}
     left = iter(enumerate(records))
     under_way: dict[Future[Examined], int] = {}
@@ -239,6 +249,7 @@ def _write(
     content = {
         "inputs": options.input,
         "channels": rows.channels,
+        "organs": options.organs,
         "fix": options.fix,
         "cases": [_case(case) for case in cases],
         "problems": [
@@ -254,11 +265,12 @@ def _write(
 
 def _case(case: "Examined") -> dict[str, Any]:
     record, grid = case.record, case.grid
+    own = {name: getattr(record, name) for name in ("label", "landmarks")}
     return {
         "case": record.case,
         "subject": record.subject,
         "split": record.split,
-        "files": {**record.paths, **({"label": record.label} if record.label else {})},
+        "files": {**record.paths, **{name: path for name, path in own.items() if path}},
         "slices": record.slices,
         "shape": grid and grid.shape,
         "spacing_mm": grid and grid.spacing_mm,

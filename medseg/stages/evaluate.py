@@ -120,6 +120,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     jobs = _jobs(part, found, sidecars, options, (known, recipe.get("slice_axis"), contours))
     bare = [record.case for record in chosen if record not in expected]
     warnings = [f"cases without a reference label: {listed(bare)}"] if bare else []
+    if contours and contours.stray:
+        warnings.append(f"the reference has no organ of these names: {listed(contours.stray)}")
     warnings += _strangers(found, [record.case for record in records])
     leaks = _leaks(select(records, split=None, splits=splits), expected, sidecars, options)
     return Plan(jobs, known, contours, leaks, sidecars, tuple(warnings))
@@ -272,6 +274,7 @@ def _contours(
 ) -> dict[str, Any]:
     """What the summary says of contours alone."""
     from medseg.report import robustness
+    from medseg.report.ratios import ratios
     from medseg.report.summary import OF_CONTOURS
 
     scored = plan.shapes.scored if plan.shapes else ()
@@ -282,7 +285,9 @@ def _contours(
         if isinstance(quality := job.sidecar.get("quality"), dict) and not job.reason
     }
     disturbed = [row for result in results for row in result.perturbed]
+    said = [j.sidecar.get("ctr") or {} for j in plan.jobs]
     return {
+        "ctr": ratios(zip(said, (result.ctr for result in results), strict=True)),
         "task": "landmarks",
         "organs": {c.name: {"nodes": c.nodes, "closed": c.closed} for c in scored},
         "aside": shapes.aside(dict.fromkeys(str(row["structure"]) for row in rows)),
@@ -338,7 +343,7 @@ def _pictures(
 def _radiograph(job: ShapeJob, path: Path, title: str) -> None:
     """One case of contours on its radiograph, with what predict said of the image."""
     from medseg.data.tracing import traced
-    from medseg.report.contours import draw
+    from medseg.drawing import draw
 
     found = traced(job)
     quality = job.sidecar.get("quality")

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _also(arguments: Sequence[str], options: argparse.Namespace) -> list[str]:
-    """The same call for the input that stands beside the cases: all of it, in a folder of its own."""
+    """The same call for the input beside the cases: all of it, in a folder of its own."""
     gone = {"--also", "--out", "--split", "--splits", "--shard", "--case"}
     kept, words = [], iter(arguments)
     for word in words:

@@ -8,6 +8,7 @@ outline are taken to its sides; positions are told apart by what is annotated, n
 
 import argparse
 import math
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -365,7 +366,8 @@ def predict(
     image, _ = normalise(frame.image(sample.image), spec["intensity"])
     shown = rows_first(torch.from_numpy(image)[None]).to(networks.device)
     found = delineate(shown, nets, samples=options.samples)
-    pixels = frame.to_pixels(found.landmarks)
+    # rounded as in the table, so that it draws the label exactly
+    pixels = frame.to_pixels(found.landmarks).round(4)
     columns, rows, _ = sample.space.shape
     flags = contour.flags(pixels, organs, shape=(rows, columns))
     made: dict[str, Any] = {"labels": np.ascontiguousarray(flags.T)[..., None]}
@@ -373,6 +375,13 @@ def predict(
     facts["quality"] = findings.verdict(
         sample, shown, found=found, organs=organs, gate=spec.get("gate")
     )
+    facts["learn"] = (spec["task"].get("arguments") or {}).get("learn", "landmarks")
+    if facts["quality"]["accepted"] is False:
+        reasons = "; ".join(facts["quality"]["reasons"])
+        warnings.warn(f"do not trust these contours: {reasons}", stacklevel=2)
+    if not facts["spacing_known"]:
+        text = "the file has no spacing: millimetres count 1 mm a pixel; --spacing-mm tells it"
+        warnings.warn(text, stacklevel=2)
     if options.reference:
         judge = _judge(options.reference, networks)
         facts["reverse"] = judge(sample, flags, latent=found.latent)

@@ -36,8 +36,8 @@ class Segment:
         model: the network, images to logits.
         n_classes: background included.
         loss: a name, or a function of logits and target that the recipe builds.
-        clean_up: whether of each structure only the largest piece is kept: `auto` where that betters
-            the validated Dice, `always`, or `never`.
+        clean_up: whether of each structure only the largest piece is kept: `auto` where that
+            betters the validated Dice, `always`, or `never`.
     """
 
     monitor = "dice"

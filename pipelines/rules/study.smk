@@ -191,7 +191,9 @@ def expected(data):
     axis = (
         [] if data["slice_axis"] is None else ["--slice-axis", str(data["slice_axis"])]
     )
-    organs = [f"{name}={nodes}" for name, nodes in (data.get("organs") or {}).items()]
+    organs = [
+        spelled(name, found) for name, found in (data.get("organs") or {}).items()
+    ]
     volume = data["source"].get("volume")
     return [
         *channels,
@@ -200,6 +202,13 @@ def expected(data):
         *axis,
         *([] if volume is None else ["--volume", str(volume)]),
     ]
+
+
+def spelled(name, organ):
+    """An organ of a recipe, a number of nodes or a mapping, as one word."""
+    if not isinstance(organ, dict):
+        return f"{name}={organ}"
+    return f"{name}={organ['nodes']}" + ("" if organ.get("closed", True) else ":open")
 
 
 class Recipes:

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import nn
 
-ROUNDS = 8
+ROUNDS = 5
 SAMPLES = 50
 ORGANS = {"right_lung": 44, "left_lung": 50, "heart": 26}
 PUBLISHED = {
@@ -15,6 +15,14 @@ PUBLISHED = {
     "circular": False,
     "align": "index",
     "residual": False,
+}
+
+
+NORMS = {
+    "batch_stats": lambda c: nn.BatchNorm2d(c, track_running_stats=False),
+    "instance": lambda c: nn.InstanceNorm2d(c, affine=True),
+    "batch": nn.BatchNorm2d,
+    "group": lambda c: nn.GroupNorm(max(1, c // 8), c),
 }
 
 
@@ -38,17 +46,10 @@ class PlainBlock(nn.Module):
 class PlainPyramid(nn.Module):
     """The encoder from torch's layers alone."""
 
-    NORMS = {
-        "batch_stats": lambda c: nn.BatchNorm2d(c, track_running_stats=False),
-        "instance": lambda c: nn.InstanceNorm2d(c, affine=True),
-        "batch": nn.BatchNorm2d,
-        "group": lambda c: nn.GroupNorm(max(1, c // 8), c),
-    }
-
     def __init__(self, channels, widths, norm):
         super().__init__()
         pairs = zip((channels, *widths), widths, strict=False)
-        self.stages = nn.ModuleList(PlainBlock(a, b, self.NORMS[norm]) for a, b in pairs)
+        self.stages = nn.ModuleList(PlainBlock(a, b, NORMS[norm]) for a, b in pairs)
         self.pool = nn.MaxPool2d(2)
         self.channels = widths
 
@@ -133,7 +134,7 @@ def chebyshev(model):
 
     from medseg.geometry.graph import adjacency, coarse, edges
 
-    graphs = [torch.tensor(edges(adjacency(c))) for c in (coarse(model.contours), model.contours)]
+    graphs = [torch.tensor(edges(adjacency(c))) for c in (coarse(model.organs), model.organs)]
     cases = []
     for layer in model.layers:
         order, after, before = layer.weight.shape
@@ -166,8 +167,8 @@ def chebyshev(model):
 
 def samples(model, image):
     """Many decodings of one encoding, against predictions without them."""
-    mean, logvar, _ = model.encode(image)
-    noise = torch.randn(SAMPLES, mean.shape[1])
+    latent = model.encode(image).mu.shape[1]
+    noise = torch.randn(SAMPLES, latent)
     noise[0] = 0
 
     def single():

@@ -50,7 +50,7 @@ def raw(stem: str, folder: Path, section: dict) -> Path:
 def built(section: dict, path: Path | None):
     source = section["source"]
     given = {"path": path} if path else {}
-    for name in ("channels", "labels", "slice_axis"):
+    for name in ("channels", "labels", "slice_axis", "organs", "size"):
         if config.accepts(source, name) and name not in source:
             given[name] = section[name]
     return config.build(source, **given)

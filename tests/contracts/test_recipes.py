@@ -13,7 +13,12 @@ from medseg import cli, config, package
 
 CONF = config.conf_dir()
 GROUPS = ("model", "block", "task", "optimizer", "schedule", "augment", "trainer", "data")
-GIVEN = {"model": {"in_channels": 4, "n_classes": 2}, "block": {"channels": 8}}
+ORGANS = {"one": 12, "two": {"nodes": 7, "closed": False}}
+GIVEN = {
+    "model": {"in_channels": 4, "n_classes": 2, "organs": ORGANS},
+    "block": {"channels": 8},
+    "task": {"model": None, "n_classes": 2, "organs": ORGANS},
+}
 
 
 def stems(group: str) -> list[str]:
@@ -25,34 +30,40 @@ def test_every_choice_composes_and_fits_its_constructor(group: str, stem: str) -
     cfg = config.compose("train", [f"{group}={stem}"])
     if group in ("trainer", "data"):
         source = cfg.data.source
-        given = [
-            a for a in ("path", "channels", "labels", "slice_axis") if config.accepts(source, a)
-        ]
+        known = ("path", "channels", "labels", "slice_axis", "organs", "size")
+        given = [a for a in known if config.accepts(source, a) and a not in source]
         config.check_signature(source, "data.source", given=given)
         return
-    given = list(GIVEN.get(group, {})) + (["model", "n_classes"] if group == "task" else [])
+    given = [a for a in GIVEN.get(group, {}) if a not in cfg[group]]
     config.check_signature(cfg[group], group, given=given)
 
 
-@pytest.mark.parametrize("stem", stems("model"))
-def test_every_network_maps_images_to_logits(stem: str) -> None:
-    cfg = config.compose("train", [f"model={stem}", *narrow(stem)])
-    network = config.build(cfg.model, in_channels=3, n_classes=4)
+def made(stem: str, *names: str, in_channels: int, n_classes: int):
+    """A small network of a recipe, and the shape of image that it takes."""
+    cfg = config.compose("train", [f"model={stem}", *narrow(stem, *names)])
+    facts = {"in_channels": in_channels, "n_classes": n_classes, "organs": ORGANS}
+    given = {name: value for name, value in facts.items() if config.accepts(cfg.model, name)}
+    network = config.build(cfg.model, **given).eval()
     side = network.stride if isinstance(network.stride, int) else max(network.stride)
-    image = torch.randn(1, 3, *[max(16, side)] * network.ndim)
-    assert network.eval()(image).shape == (1, 4, *image.shape[2:])
+    sides = [getattr(network, "size", None) or max(16, side)] * network.ndim
+    return network, torch.randn(1, in_channels, *sides)
+
+
+@pytest.mark.parametrize("stem", stems("model"))
+def test_every_network_maps_images_to_logits_or_landmarks(stem: str) -> None:
+    network, image = made(stem, in_channels=3, n_classes=4)
+    found = network(image)
+    organs = hasattr(network, "organs")
+    assert found.shape == ((1, 19, 2) if organs else (1, 4, *image.shape[2:]))
 
 
 @pytest.mark.parametrize("stem", stems("model"))
 def test_every_network_is_exported_or_says_why_not(stem: str) -> None:
     """A network that cannot be exported has a sentence `not_exportable`."""
-    cfg = config.compose("train", [f"model={stem}", *narrow(stem, "width", "depth")])
-    network = config.build(cfg.model, in_channels=2, n_classes=3).eval()
+    network, image = made(stem, "width", "depth", in_channels=2, n_classes=3)
     if reason := getattr(network, "not_exportable", ""):
         assert len(reason.split()) > 3
         return
-    side = network.stride if isinstance(network.stride, int) else max(network.stride)
-    image = torch.randn(1, 2, *[max(16, side)] * network.ndim)
     program = torch.export.export(network, (image,)).module()
     torch.testing.assert_close(program(image), network(image))
 
@@ -68,7 +79,8 @@ def test_every_block_keeps_shape_in_a_network_that_takes_one(stem: str) -> None:
 def narrow(model: str, *names: str) -> list[str]:
     """Overrides that make a network small, as far as it has these arguments; its width, if none."""
     found = config.plain(config.compose("train", [f"model={model}"]).model)
-    return [f"model.{name}=2" for name in names or ("width",) if config.accepts(found, name)]
+    small = [f"model.{name}=2" for name in names or ("width",) if config.accepts(found, name)]
+    return [*small, "model.size=64"] if found.get("size") else small
 
 
 @pytest.mark.parametrize("experiment", stems("experiment"))
@@ -80,22 +92,39 @@ def test_every_experiment_trains_two_steps_and_predicts_a_file(
     whole = config.compose("train", [f"experiment={experiment}"])
     small = ["trainer.max_epochs=1", "trainer.steps_per_epoch=2", "data.folds=0"]
     chosen = [f"experiment={experiment}", *small, *narrow(str(whole.choices.model))]
+    if whole.data.size:
+        chosen.append("data.size=64")
     cfg = config.compose("train", chosen)
     source = tiny_prepared.prepared(tmp_path / "prepared", cfg, shape=(4, 32, 32))
     run = tmp_path / "run"
     run.mkdir()
     train(cfg, argparse.Namespace(source=source, out=run, folder=run, sweep=False, config_dirs=[]))
     model = package.load(run / "model")
+    assert len((run / "metrics.csv").read_text().splitlines()) == 2
+    if cfg.data.size:
+        predicts_a_radiograph(run / "model", tmp_path)
+        return
     channels = len(cfg.data.channels)
     logits = model.network(torch.randn(1, channels, *[32] * model.spec["ndim"]))
     assert logits.shape[1] == len(cfg.data.labels) + 1
-    assert len((run / "metrics.csv").read_text().splitlines()) == 2
     inputs = scans(tmp_path, list(cfg.data.channels))
     arguments = [run / "model", *inputs, "--case", "one", "--out", tmp_path / "found"]
     assert cli.main(["predict", *map(str, arguments)]) == 0
     found = nib.load(tmp_path / "found" / "one.nii.gz")
     assert found.shape == (8, 20, 4)
     assert set(np.unique(np.asarray(found.dataobj))) <= set(range(len(cfg.data.labels) + 1))
+
+
+def predicts_a_radiograph(model: Path, folder: Path) -> None:
+    """Labels of an image of any size come in its own pixels."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (70, 90), dtype=np.uint8)).save(folder / "one.png")
+    found = folder / "found"
+    assert cli.main(["predict", str(model), str(folder / "one.png"), "--out", str(found)]) == 0
+    with Image.open(found / "one.png") as labels:
+        assert labels.size == (90, 70)
 
 
 def scans(folder: Path, channels: list[str]) -> list[str]:

@@ -10,7 +10,8 @@ import re
 
 import torch
 from hybridgnet_preset import build, by_name, members
-from rounding import WAYS, strain, widened
+from rounding import WAYS as ALL
+from rounding import strain, widened
 from row import tensor_row
 from torch.nn import functional
 
@@ -18,8 +19,10 @@ from medseg.geometry import graph
 from medseg.geometry.contour import contours
 from medseg.models.hybridgnet import published_key
 
+COLUMNS = ("out", "kld", "total")
 KL, RATE, DECAY = 1e-5, 1e-4, 1e-5
 NOTHING = torch.zeros(0)
+WAYS = sorted(ALL, key=lambda way: way[:2] != (torch.float32, 1))  # threads wait for busy cores
 
 
 def closest(tensors, arguments, wanted, tolerances):
@@ -198,14 +201,11 @@ def trained(network, given):
         optimiser.zero_grad()
         parts["total"].backward()
         optimiser.step()
-        rows.append(torch.stack([parts[name].detach() for name in ("out", "kld", "total")]))
+        rows.append(torch.stack([parts[name].detach() for name in COLUMNS]))
     with torch.no_grad():
         after = network.eval()(given["image"])
     columns = {f"train_sr3/{name}": torch.stack(rows)[:, i] for i, name in enumerate(COLUMNS)}
     return columns | {"train_sr3/out_after3": after}
-
-
-COLUMNS = ("out", "kld", "total")
 
 
 @torch.no_grad()

@@ -3,11 +3,11 @@ from statistics import fmean
 
 import pytest
 
-from medseg.report.comparison import tables
+from medseg.report.comparison import columns, tables
 from medseg.report.page import _entries, _view
 from medseg.report.pools import pools
 from medseg.report.runs import Run
-from medseg.report.summary import summarise
+from medseg.report.summary import judged, summarise
 
 METRICS = ("dice",)
 
@@ -96,3 +96,41 @@ def test_pools_are_tested_over_the_cases_they_share():
     assert [view["name"] for view in table["views"]] == ["net · 2 folds", "b · 2 folds"]
     assert table["uneven"]
     assert list(table["p"].values()) == [pytest.approx(2 / 2**7)]  # seven shared, all worse
+
+
+def contours(dices, *, rejected=(), names=("lungs", "heart"), **given):
+    """A run of contours: a Dice a case for every name, and a row outside the mean."""
+    metrics = ("dice", "self_intersections")
+    rows = [
+        {"case": c, "structure": n, "status": "ok", "dice": d - 0.1 * k, "self_intersections": 0.0}
+        for c, d in dices.items()
+        for k, n in enumerate([*names, "right_lung"])
+    ]
+    told = {"aside": ["right_lung"], "quality": {c: {"accepted": False} for c in rejected}}
+    told |= {"subjects": {}, "instances": {}}
+    told |= summarise(rows, metrics, **judged(told))
+    variant, experiment = given.get("variant", "base"), given.get("experiment", "net")
+    return Run(Path(), experiment, variant, "0", metrics, rows, told)
+
+
+def test_folds_of_contours_keep_what_is_outside_the_mean_and_who_was_rejected():
+    runs = [
+        contours(cases, rejected=list(cases)[:1], variant=f"data.fold={k},data.folds=2")
+        for k, cases in enumerate((FIRST, SECOND))
+    ]
+    (pool,) = pools(runs)
+    every = [*FIRST.values(), *SECOND.values()]
+    assert pool.run.summary["mean_dice"] == pytest.approx(fmean(every) - 0.05)
+    assert pool.run.summary["accepted"]["n_cases"] == 6
+    assert pool.run.summary["plausibility"]["cases"] == 8
+
+
+def test_contours_of_other_organs_are_compared_over_those_they_share():
+    runs = [contours(FIRST), contours(FIRST, names=("heart", "clavicles"), experiment="b")]
+    (table,) = tables(_entries([_view(r, f"run-{n}") for n, r in enumerate(runs)]))
+    assert table["structures"] == ["heart"]
+    means = {view["name"]: view["headline"]["mean"] for view in table["views"]}
+    first = fmean(FIRST.values())
+    assert means == {"b · seed 0": pytest.approx(first), "net · seed 0": pytest.approx(first - 0.1)}
+    names = [c["structure"] for c in columns(table) if c["metric"] == "dice"]
+    assert names == ["lungs", "heart", "clavicles"]

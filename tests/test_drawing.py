@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from medseg.geometry.contour import contours
-from medseg.report.contours import COLOURS, _band, draw
+from medseg.drawing import COLOURS, _band, draw
 
 ORGANS = contours({"right_lung": 12, "left_lung": 12, "heart": 10})
 
