@@ -1,6 +1,7 @@
 """Landmarks under perturbations of the image, as predict wrote them, scored one by one.
 
-A file holds the columns kind, level, repeat, organ, index, x, y: landmarks in pixels of the image.
+A file holds the columns kind, level, repeat, organ, index, x, y: landmarks in pixels of the image;
+or it is an archive of label maps in the working square of a pixel network.
 """
 
 import csv
@@ -17,6 +18,7 @@ from medseg.geometry.contour import Contour, rasterise, slices
 from medseg.geometry.frame import Frame
 from medseg.metrics.landmarks import score_landmarks
 
+_STORED = ("kind", "level", "repeat", "labels")
 COLUMNS = ("kind", "level", "repeat", "organ", "index", "x", "y")
 
 Mask = Bool[np.ndarray, "h w"]
@@ -29,17 +31,10 @@ def score_perturbed(
 ) -> list[dict[str, Any]]:
     """A row a perturbation and group: Dice and Hausdorff distance against the reference's masks."""
     known = job.shapes
-    own = slices(known.predicted)
     closed = [contour for contour in known.predicted if contour.closed]
     truth = mains({c.name: masks[c.name] for c in closed if c.name in masks})
     rows = []
-    for (kind, level, repeat), points in read_perturbed(perturbed(job), known.predicted).items():
-        places = unit(points, frame) * SIDE
-        drawn = {
-            contour.name: rasterise(places[own[contour.name]], (SIDE, SIDE))
-            for contour in closed
-            if np.isfinite(places[own[contour.name]]).all()
-        }
+    for (kind, level, repeat), drawn in _drawn(job, frame):
         found = {name: mask for name, mask in mains(drawn).items() if name in truth}
         bare = np.zeros((SIDE, SIDE), dtype=bool)
         scores = score_landmarks(
@@ -56,6 +51,36 @@ def score_perturbed(
             if s["structure"] in truth
         ]
     return rows
+
+
+def _drawn(job: ShapeJob, frame: Frame) -> Iterator[tuple[Key, dict[str, Mask]]]:
+    """The organs' masks in the square under each perturbation."""
+    path, contours = perturbed(job), job.shapes.predicted
+    if path.suffix == ".npz":
+        yield from _from_labels(path, job.shapes.values or {})
+        return
+    own = slices(contours)
+    for key, points in read_perturbed(path, contours).items():
+        places = unit(points, frame) * SIDE
+        yield key, {
+            contour.name: rasterise(places[own[contour.name]], (SIDE, SIDE))
+            for contour in contours
+            if contour.closed and np.isfinite(places[own[contour.name]]).all()
+        }
+
+
+def _from_labels(path: Path, values: Mapping[str, int]) -> Iterator[tuple[Key, dict[str, Mask]]]:
+    """Label maps of a pixel network in its working square, brought to the side of the scores."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            kinds, levels, repeats, labels = (stored[name] for name in _STORED)
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); predict again") from None
+    pick = (2 * np.arange(SIDE) + 1) * labels.shape[1] // (2 * SIDE)
+    for kind, level, repeat, plane in zip(kinds, levels, repeats, labels, strict=True):
+        whole = plane[pick][:, pick]
+        masks = {name: whole == value for name, value in values.items()}
+        yield (str(kind), float(level), int(repeat)), masks
 
 
 def read_perturbed(path: Path, contours: Sequence[Contour]) -> dict[Key, Points]:

@@ -103,9 +103,10 @@ def score(job: ShapeJob) -> Result:
 
 
 def perturbed(job: ShapeJob) -> Path:
-    """Where the landmarks of a case under perturbations lie, if predict wrote some."""
+    """Where landmarks (or labels) of a case under perturbations lie, if predict wrote some."""
     folder = job.prediction.parent if job.prediction else Path()
-    return folder / f"{job.record.case}_robustness.csv"
+    points = folder / f"{job.record.case}_robustness.csv"
+    return points if points.is_file() else points.with_suffix(".npz")
 
 
 def predictions(folder: Path, cases: Iterable[str]) -> dict[str, Path]:

@@ -217,15 +217,15 @@ def _plane(path: Path) -> Slice | None:
     if reader is None:
         return None
     tags = texts(reader, {*TECHNICAL, *_TRAITS, _POSITION, _DIRECTIONS, _SPACING, _SERIES})
-    position, directions = numbers(tags, _POSITION, 3), numbers(tags, _DIRECTIONS, 6)
-    spacing = numbers(tags, _SPACING, 2)
+    position, directions = numbers(tags, _POSITION, count=3), numbers(tags, _DIRECTIONS, count=6)
+    spacing = numbers(tags, _SPACING, count=2)
     if position is None or directions is None or spacing is None:
         return None
     width, height = reader.GetSize()[:2]
     thickness, declared = _distance(tags)
     facts = [code(tags.get("0008|0060", ""))]
     for tag, text in (("0018|0081", "TE {:g} ms"), ("0020|0012", "acquisition {:g}")):
-        number = numbers(tags, tag, 1)
+        number = numbers(tags, tag, count=1)
         facts += [] if number is None else [text.format(number[0])]
     return Slice(
         file=path,
@@ -249,7 +249,7 @@ def _distance(tags: dict[str, str]) -> tuple[float, float | None]:
     Some write the gap alone into the distance; that is surely not so where the distance is at least
     the thickness of an MR slice.
     """
-    between, thickness = numbers(tags, "0018|0088", 1), numbers(tags, "0018|0050", 1)
+    between, thickness = numbers(tags, "0018|0088", count=1), numbers(tags, "0018|0050", count=1)
     known = [float(n[0]) for n in (between, thickness) if n is not None and n[0] > 0]
     clear = len(known) == 2 and tags.get("0008|0060") == "MR" and known[1] <= known[0] * 1.001
     return known[0] if known else 1.0, known[0] if clear else None
@@ -272,7 +272,7 @@ def code(text: str) -> str:
     return text if len(text) <= 32 and set(text) <= _CODES else ""
 
 
-def numbers(tags: dict[str, str], tag: str, count: int) -> Float[np.ndarray, " n"] | None:
+def numbers(tags: dict[str, str], tag: str, *, count: int) -> Float[np.ndarray, " n"] | None:
     """A tag's backslash-separated numbers, if it has just so many."""
     try:
         values = np.array([float(word) for word in tags.get(tag, "").split("\\")])

@@ -124,7 +124,7 @@ def _plane(
     """The grid, and where its spacing is from; a header says rows first, then columns."""
     if spacing_mm is None:
         for tag, name in _SPACINGS.items():
-            found = dicom.numbers(tags, tag, 2)
+            found = dicom.numbers(tags, tag, count=2)
             if found is not None and (found > 1e-4).all() and (found < 1e3).all():
                 grid, facts = image.plane(size, (float(found[1]), float(found[0])))
                 return grid, {**facts, "spacing_from": name}
@@ -159,8 +159,9 @@ def _pixels(path: Path, tags: dict[str, str], size: tuple[int, int]) -> Float[np
 
 def _padded(rows: Num[np.ndarray, "h w"], tags: dict[str, str]) -> Any:  # noqa: ANN401 -- mask
     """Where a pixel holds the padding value, or one of its range, after all that was done to it."""
-    ends = [dicom.numbers(tags, tag, 1) for tag in (_PADDING, _PADDING_END)]
-    bits, slope, intercept = (dicom.numbers(tags, tag, 1) for tag in (_BITS, _SLOPE, _INTERCEPT))
+    ends = [dicom.numbers(tags, tag, count=1) for tag in (_PADDING, _PADDING_END)]
+    words = (_BITS, _SLOPE, _INTERCEPT)
+    bits, slope, intercept = (dicom.numbers(tags, tag, count=1) for tag in words)
     if ends[0] is None or bits is None:
         return np.zeros(rows.shape, dtype=bool)
     span, signed = 2.0 ** float(bits[0]), tags.get(_SIGNED) == "1"

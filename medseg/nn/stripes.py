@@ -41,8 +41,10 @@ def striped(
 ) -> tuple[Float[Tensor, "b d h w"] | None, Float[Tensor, "b d h2 w2"]]:
     """ReLU(block(x) + skip(x)), unless it is not to be kept, and its maximum of 2 x 2 pixels."""
     if len(x) > 1 and isinstance(block[0], nn.GroupNorm):
-        options = {"channels": channels, "rows": rows, "keep": keep}
-        single = [striped(block, skip, image[None], **options) for image in x]
+        single = [
+            striped(block, skip, image[None], channels=channels, rows=rows, keep=keep)
+            for image in x
+        ]
         full = torch.cat([one for one, _ in single if one is not None]) if keep else None
         return full, torch.cat([one for _, one in single])
     first, _, conv1, second, _, conv2 = block
@@ -50,11 +52,9 @@ def striped(
     spans = [(start, min(start + rows, height)) for start in range(0, height, rows)]
     moments = _moments([x], joint=True)
     a = _activated(x, *_affine(first, moments[0], moments[1].diagonal(dim1=1, dim2=2)))
-    weight, bias = conv1.get_parameter("weight"), conv1.get_parameter("bias")
-    scale, shift = _affine(
-        second, *_moments(_convolved(a, weight, bias, start, end) for start, end in spans)
-    )
-    weight, bias = weight * scale[:, None, None, None], bias * scale + shift
+    plain = conv1.get_parameter("weight"), conv1.get_parameter("bias")
+    scale, shift = _affine(second, *_moments(_convolved(a, *plain, *span) for span in spans))
+    normed = plain[0] * scale[:, None, None, None], plain[1] * scale + shift
     matrix, offset = _folded(skip, *moments)
     last = conv2.get_parameter("weight"), conv2.get_parameter("bias") + offset
 
@@ -62,7 +62,7 @@ def striped(
     half = _empty(x, channels, height // 2, width // 2)
     for start, end in spans:
         above, below = max(start - 1, 0), min(end + 1, height)
-        y = _convolved(a, weight, bias, above, below).relu_()
+        y = _convolved(a, *normed, above, below).relu_()
         y = _convolved(y, *last, start - above, end - above)
         y = _plus(y, x[:, :, start:end], matrix).relu_()
         if full is not None:
@@ -157,8 +157,8 @@ def _stripe_moments(x: Tensor, joint: bool) -> tuple[int, Tensor, Tensor]:
     mean = flat.sum(1).view(b, -1, c).sum(1) / (h * w)
     centred = flat - mean.repeat(1, _tiles(c, w))[:, None]
     if joint:
-        pixels = centred.view(b, h * w, c)
-        return h * w, mean, pixels.mT @ pixels / (h * w)
+        lines = centred.view(b, h, w, c)  # a sum of short sums is more exact
+        return h * w, mean, (lines.mT @ lines).mean(1) / w
     return h * w, mean, centred.square_().sum(1).view(b, -1, c).sum(1) / (h * w)
 
 

@@ -3,6 +3,7 @@
 Radiological convention: the patient's right is on the left of the picture.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,3 +188,14 @@ def _caption(figure: Any, title: str, *, drawn: bool) -> None:  # noqa: ANN401 -
     figure.text(0.80, top, "— reference", color=REFERENCE, size=9, va="center", ha="right")
     note = "— prediction" if drawn else "no prediction"
     figure.text(0.988, top, note, color=PREDICTION, size=9, va="center", ha="right")
+
+
+def further(predictions: Path, folder: Path) -> list[dict[str, Any]]:
+    """Pictures that predict made of further cases, which have no reference."""
+    found = []
+    for path in sorted((predictions / "also").glob("*_overlay.png")):
+        case = path.name.removesuffix("_overlay.png")
+        shutil.copyfile(path, folder / f"also_{case}.png")
+        role = "predicted as well, without reference"
+        found.append({"case": case, "role": role, "dice": None, "file": f"also_{case}.png"})
+    return found

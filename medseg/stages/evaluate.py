@@ -317,7 +317,7 @@ def _pictures(
 ) -> list[dict[str, Any]]:
     """Draw the best, median and worst case and those that went wrong; nothing else is kept."""
     from medseg.provenance import atomic_folder
-    from medseg.report.overlay import choose
+    from medseg.report.overlay import choose, further
 
     beside = (
         shapes.aside(dict.fromkeys(str(row["structure"]) for row in rows)) if plan.shapes else []
@@ -337,7 +337,9 @@ def _pictures(
                 _radiograph(job, folder / f"{case}.png", title)
             else:
                 _picture(job, folder / f"{case}.png", title)
-    return [{**entry, "file": (place / f"{entry['case']}.png").as_posix()} for entry in chosen]
+        others = further(options.predictions, folder)
+    drawn = [{**entry, "file": (place / f"{entry['case']}.png").as_posix()} for entry in chosen]
+    return drawn + [{**other, "file": (place / other["file"]).as_posix()} for other in others]
 
 
 def _radiograph(job: ShapeJob, path: Path, title: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -26,7 +27,7 @@ LOSSES: Mapping[str, Loss] = {
 
 FIELDS = ("labels", "spacing_mm", "intensity", "slice_axis", "ndim", "patch_size")
 AGREE = ("labels", "instances", "spacing_mm", "intensity")
-OUTPUTS = ("labels", "entropy", "probabilities")
+OUTPUTS = ("labels", "entropy", "probabilities", "robustness.npz")
 
 
 class Segment:
@@ -182,10 +183,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what can be asked of a prediction."""
     add = parser.add_argument
     add("--mirror", action="store_true", help="average over mirrored views (slower)")
+    add("--robustness", action="store_true",
+        help="also labels under occlusion and other intensity, for radiographs")  # fmt: skip
     add("--uncertainty", action="store_true", help="also CASE_entropy: 0 certain, 1 undecided")
     add(
         "--probabilities", action="store_true", help="also CASE_probabilities, 4-D, a class a frame"
     )
+
+
+def _robustness(
+    image: Float[np.ndarray, "c x y 1"],
+    networks: Networks,
+    *,
+    passage: Passage,
+    single: Sequence[int],
+) -> bytes:
+    """Labels in the working square under every perturbation, as a compressed array file."""
+    from medseg.delineation import perturbed
+
+    if not isinstance(passage, Frame):
+        raise ValueError("--robustness is for radiographs (data.size); leave it out for volumes")
+    about, found = [], []
+    plane = torch.from_numpy(image[None, ..., 0]).transpose(2, 3)
+    for kind, level, number, changed in perturbed(plane):
+        seen = changed[0].transpose(1, 2)[..., None].contiguous().numpy()
+        wish = {"single": single, "mirror": False, "uncertainty": False, "probabilities": False}
+        labels = networks.segment(seen, passage, **wish)["labels"]
+        about.append((kind, level, number))
+        found.append(passage.labels(labels)[..., 0].T)
+    stream = io.BytesIO()
+    kinds, levels, numbers = (np.array(part) for part in zip(*about, strict=True))
+    np.savez_compressed(stream, kind=kinds, level=levels, repeat=numbers, labels=np.stack(found))
+    return stream.getvalue()
 
 
 def _passage(sample: Sample, spec: Mapping[str, Any]) -> Passage:
@@ -197,7 +226,7 @@ def _passage(sample: Sample, spec: Mapping[str, Any]) -> Passage:
 
 def predict(
     sample: Sample, networks: Networks, *, options: argparse.Namespace
-) -> tuple[dict[str, Num[np.ndarray, "i j k *n"] | None], dict[str, Any]]:
+) -> tuple[dict[str, Num[np.ndarray, "i j k *n"] | bytes | None], dict[str, Any]]:
     """Labels and maps of one scan, and what its sidecar says of the labels."""
     spec = networks.spec
     passage = _passage(sample, spec)
@@ -208,7 +237,7 @@ def predict(
         for index, name in enumerate(spec["labels"], start=1)
         if (rules.get(name) or {}).get("largest_component")
     ]
-    arrays = networks.segment(
+    arrays: dict[str, Any] = networks.segment(
         image,
         passage,
         single=single,
@@ -216,6 +245,8 @@ def predict(
         uncertainty=options.uncertainty,
         probabilities=options.probabilities,
     )
+    if getattr(options, "robustness", False):
+        arrays["robustness.npz"] = _robustness(image, networks, passage=passage, single=single)
     facts = {
         "labels": {name: n for n, name in enumerate(spec["labels"], start=1)},
         "sources": spec["labels"],

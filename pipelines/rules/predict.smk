@@ -23,7 +23,10 @@ rule predict:
         table=lambda job: f"{run_of(job).prepared.folder}/samples.csv",
         split=lambda job: run_of(job).split,
         out=subpath(output.done, parent=True),
-        also=lambda job: ["--also", run_of(job).also] if run_of(job).also else [],
+        asked=lambda job: [
+            *run_of(job).asked,
+            *(["--also", run_of(job).also] if run_of(job).also else []),
+        ],
     shell:
         "medseg predict {params.model:q} {params.table:q} --split {params.split} --splits {input.splits:q}"
-        " --out {params.out:q} --shard {wildcards.shard}/{wildcards.shards} --threads {threads} {params.also:q} 2>&1 | tee {log:q}"
+        " --out {params.out:q} --shard {wildcards.shard}/{wildcards.shards} --threads {threads} {params.asked:q} 2>&1 | tee {log:q}"

@@ -67,6 +67,7 @@ class Run:
     fingerprint: str
     split: str
     also: str | None
+    asked: tuple[str, ...]
     prepared: Prepared
 
     @property
@@ -157,6 +158,7 @@ def runs():
                     seed=seed,
                     split=given["split"],
                     also=also,
+                    asked=tuple(given["predict"]),
                     prepared=data,
                     **fact["run"],
                 )

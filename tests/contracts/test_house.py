@@ -106,7 +106,7 @@ def body_lines(node):
 
 
 # Signatures that Lightning calls by position.
-HOOKS = {"transfer_batch_to_device", "on_train_batch_start"}
+HOOKS = {"transfer_batch_to_device", "on_train_batch_start", "on_train_batch_end"}
 
 
 def public(body):

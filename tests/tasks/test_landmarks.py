@@ -179,7 +179,7 @@ def test_the_covariance_head_is_taught_by_the_residual_and_moves_no_landmark() -
         stub = Stub(target + 0.05, covariance=covariance)
         alone = Landmarks(stub, NODES, covariance=0.0).loss(batch(target))
         both = Landmarks(stub, NODES, covariance=1.0).loss(batch(target))
-        values.append(float(both - alone))
+        values.append(float((both - alone).detach()))
         (gradient,) = torch.autograd.grad(both - alone, stub.landmarks)
         assert not gradient.any()
     assert values[1] < values[0], "an error of 0.05 is likelier with a deviation of 0.05"
@@ -232,8 +232,8 @@ def test_the_drawn_overlap_joins_in_the_second_half() -> None:
         assert (with_ > without + 0.05) == more
     near, far = (Landmarks(Stub(rings(x=x)), NODES, raster=1.0) for x in (0.0, 0.1))
     near.progress = far.progress = 0.75
-    assert float(near._overlap(rings()[None], batch(target))) < 0.05
-    assert float(far._overlap(rings(x=0.1)[None], batch(target))) > 0.2
+    assert float(near._overlap(rings()[None], batch(target))) < 0.1, "half a pixel of 64"
+    assert float(far._overlap(rings(x=0.1)[None], batch(target))) > 0.3
 
 
 def test_the_pixel_head_is_taught_by_rows_of_the_flags() -> None:

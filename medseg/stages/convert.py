@@ -1,0 +1,164 @@
+"""`medseg convert`: the weights that a network's authors published, as a model folder."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_INNER = ("state_dict", "model_state_dict")
+_NOTE = (
+    "the authors divide 8-bit values by 255; here they enter as they are, which the first "
+    "normalisation undoes but for its smallest number"
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Convert one checkpoint; the folder appears only if the network takes all of its tensors."""
+    from medseg import package
+    from medseg.provenance import hash_file
+
+    options = _parser().parse_args(arguments)
+    checkpoint, out = Path(options.checkpoint), Path(options.out)
+    module = _converter(options.network)
+    state = read_state(checkpoint)
+    organs = None if options.organs is None else parse_organs(options.organs)
+    lookups = None if options.lookups is None else _levels(options.lookups)
+    try:
+        given = module.published_arguments(state, organs=organs, lookups=lookups)
+        renamed = module.from_published(state)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from None
+    if options.size is not None and options.size != given["size"]:
+        raise ValueError(
+            f"{checkpoint} is for images of {given['size']} x {given['size']} pixels, which its "
+            f"first linear layer fixes; leave out --size {options.size}"
+        )
+    spec = _spec(options.network, given, source=hash_file(checkpoint), name=checkpoint.name)
+    network = package.build(spec["network"])
+    try:
+        network.load_state_dict(renamed)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:300]
+        raise ValueError(f"{checkpoint} does not fit {options.network}: {why}") from None
+    package.save(out, network.eval(), spec=spec)
+    _tell(out, given, guessed=lookups is None)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="medseg convert",
+        allow_abbrev=False,
+        description="Turn the weights that a network's authors published (a PyTorch state dict) "
+        "into a model folder for `medseg predict`. Sizes follow from the weights.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file of a state dict, .pt")
+    parser.add_argument("--network", required=True, metavar="NAME", help="such as hybridgnet")
+    parser.add_argument("--out", required=True, metavar="MODEL", help="the model folder to write")
+    parser.add_argument(
+        "--organs",
+        metavar="NAME=NODES,…",
+        help="contours in the order of the nodes, such as right_lung=44,left_lung=50,heart=26 "
+        "(an open one: NAME=NODES:open); without it, the published set of that many nodes",
+    )
+    parser.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of the images, to be sure of it"
+    )
+    parser.add_argument(
+        "--lookups",
+        metavar="LEVEL,…",
+        help="levels that are looked up in, where the weights do not tell: 5 instead of 6",
+    )
+    return parser
+
+
+def _converter(name: str) -> ModuleType:
+    """The network's file, if it reads its authors' weights."""
+    places = importlib.import_module("medseg.models").__path__
+    stems = sorted(m.name for m in pkgutil.iter_modules(places) if not m.name.startswith("_"))
+    if name in stems:
+        module = importlib.import_module(f"medseg.models.{name}")
+        if hasattr(module, "published_arguments"):
+            return module
+    known = [stem for stem in stems if _reads(stem)]
+    raise ValueError(
+        f"--network {name}: no published weights of this network can be read; there are "
+        f"{', '.join(known)}"
+    )
+
+
+def _reads(stem: str) -> bool:
+    try:
+        module = importlib.import_module(f"medseg.models.{stem}")
+    except ImportError:
+        return False
+    return hasattr(module, "published_arguments")
+
+
+def read_state(path: Path) -> "dict[str, Tensor]":
+    """Tensors by name from a file of a state dict, alone or in a dictionary under `state_dict`.
+
+    Nothing but tensors is loaded, so the file cannot run code.
+    """
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; CHECKPOINT is one file of weights, such as a .pt")
+    cure = (
+        "save only its tensors, torch.save(network.state_dict(), 'weights.pt'), in the program "
+        "that made it"
+    )
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        reason = first[0][:150]
+        raise ValueError(f"{path} is no plain file of tensors ({reason}); {cure}") from None
+    for key in _INNER:
+        found = found[key] if isinstance(found, Mapping) and key in found else found
+    if (
+        not isinstance(found, Mapping)
+        or not found
+        or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in found.items())
+    ):
+        raise ValueError(f"{path} holds {type(found).__name__} and no state dict; {cure}")
+    return dict(found)
+
+
+def parse_organs(text: str) -> dict[str, Any]:
+    """`right_lung=44,diaphragm=20:open` as contours of a recipe."""
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, rest = part.strip().partition("=")
+        nodes, _, kind = rest.partition(":")
+        if not name or not nodes.isdecimal() or kind not in {"", "open", "closed"}:
+            raise ValueError(
+                f"--organs: '{part}' is not NAME=NODES or NAME=NODES:open, such as right_lung=44"
+            )
+        if name in found:
+            raise ValueError(f"--organs names {name} twice; give every organ once")
+        count = int(nodes)
+        found[name] = {"nodes": count, "closed": False} if kind == "open" else count
+    return found
+
+
+def _levels(text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(f"--lookups {text}: give levels, coarser first, such as 6,5")
+    return [int(word) for word in words]
+
+
+def _spec(name: str, given: Mapping[str, Any], *, source: str, name_: str = "") -> dict[str, Any]:
+    """What `model.json` says of converted weights."""
+    raise NotImplementedError
