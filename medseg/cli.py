@@ -13,6 +13,7 @@ STAGES = {
     "evaluate": "score predictions against references",
     "report": "bring scores, curves and pictures together on one HTML page",
     "export": "turn a model into ONNX, an exported program or a MONAI bundle",
+    "convert": "make a model folder of the weights that a network's authors published",
     "info": "say what is installed, which devices there are and what is missing",
 }
 

@@ -29,7 +29,7 @@ def test_an_unknown_stage_is_told_with_the_nearest(capsys):
     assert main(["--version"]) == 0
 
 
-@pytest.mark.parametrize("stage", ["predict", "export", "info"])
+@pytest.mark.parametrize("stage", ["predict", "export", "convert", "info"])
 def test_a_stage_tells_its_arguments(stage, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([stage, "--help"])

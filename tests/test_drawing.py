@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from medseg.geometry.contour import contours
 from medseg.drawing import COLOURS, _band, draw
+from medseg.geometry.contour import contours
 
 ORGANS = contours({"right_lung": 12, "left_lung": 12, "heart": 10})
 

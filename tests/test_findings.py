@@ -152,7 +152,8 @@ class Nets:
 
     def __init__(self, *networks: HybridGNet, **spec: object) -> None:
         self.packages = [type("Package", (), {"network": net})() for net in networks]
-        self.spec = {"size": SIZE, "intensity": "percentile", "channels": ["image"], **spec}
+        data = {"size": SIZE, "intensity": "percentile", "channels": ["image"]}
+        self.spec = {"task": {"name": "landmarks"}, **data, **spec}
 
 
 def options(samples: int = 3) -> argparse.Namespace:

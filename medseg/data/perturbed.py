@@ -62,11 +62,14 @@ def _drawn(job: ShapeJob, frame: Frame) -> Iterator[tuple[Key, dict[str, Mask]]]
     own = slices(contours)
     for key, points in read_perturbed(path, contours).items():
         places = unit(points, frame) * SIDE
-        yield key, {
-            contour.name: rasterise(places[own[contour.name]], (SIDE, SIDE))
-            for contour in contours
-            if contour.closed and np.isfinite(places[own[contour.name]]).all()
-        }
+        yield (
+            key,
+            {
+                contour.name: rasterise(places[own[contour.name]], (SIDE, SIDE))
+                for contour in contours
+                if contour.closed and np.isfinite(places[own[contour.name]]).all()
+            },
+        )
 
 
 def _from_labels(path: Path, values: Mapping[str, int]) -> Iterator[tuple[Key, dict[str, Mask]]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medseg.nn.conv import conv, norm
-from medseg.nn.stripes import stripe_rows, striped
+from medseg.nn.stripes import striped
 
 NORMS = ("batch_stats", "instance", "batch", "group")
 
@@ -80,10 +80,8 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b c h w"], *, keep: bool = True
     ) -> tuple[Float[Tensor, "b d h w"] | None, Float[Tensor, "b d h2 w2"]]:
         """The block's map, unless it is not to be kept, and its maximum of 2 x 2 pixels."""
-        b, c, h, w = x.shape
-        rows = stripe_rows((b, max(c, self.channels), h, w))
-        if rows < h and x.is_cpu and not self._as_a_whole():
-            return striped(self.block, self.skip, x, channels=self.channels, rows=rows, keep=keep)
+        if x.is_cpu and not self._as_a_whole():
+            return striped(self.block, self.skip, x, channels=self.channels, keep=keep)
         y = functional.relu(self.block(x) + self.skip(x), inplace=True)
         return (y if keep else None), functional.max_pool2d(y, 2)
 

@@ -4,8 +4,8 @@ Source: none; the values are those of `medseg.nn.pyramid.Block`. Half of the tim
 goes to memory: each layer writes a whole map that the next one reads. Here a map is passed over
 twice, for the statistics of the second norm and for the output, and the few stripes alive at a time
 fit the processor's cache. Both passes make the first convolution, which is cheaper than memory for
-its result. A norm is an affine function, once its statistics are known, and becomes one with the
-convolution before it; the statistics of the skip follow from those of the input.
+its result; a small map is one stripe, made once. A norm is an affine function, once its statistics
+are known, and becomes one with the convolution before it; those of the skip follow from the input.
 """
 
 import math
@@ -23,37 +23,29 @@ _WIDE = 256  # numbers in a row of a flat map: enough for vector instructions
 _Line = Float[Tensor, " c"]
 
 
-def stripe_rows(shape: tuple[int, int, int, int]) -> int:
-    """Rows of a stripe for a map of this shape (b, c, h, w): even; all of them if it is small."""
-    b, c, h, w = shape
-    rows = max(STRIPE // (b * c * w) // 2 * 2, 2)
-    return rows if 2 * rows < h else h
-
-
 def striped(
     block: nn.Sequential,
     skip: nn.Module,
     x: Float[Tensor, "b c h w"],
     *,
     channels: int,
-    rows: int,
     keep: bool,
 ) -> tuple[Float[Tensor, "b d h w"] | None, Float[Tensor, "b d h2 w2"]]:
     """ReLU(block(x) + skip(x)), unless it is not to be kept, and its maximum of 2 x 2 pixels."""
     if len(x) > 1 and isinstance(block[0], nn.GroupNorm):
-        single = [
-            striped(block, skip, image[None], channels=channels, rows=rows, keep=keep)
-            for image in x
-        ]
+        single = [striped(block, skip, image[None], channels=channels, keep=keep) for image in x]
         full = torch.cat([one for one, _ in single if one is not None]) if keep else None
         return full, torch.cat([one for _, one in single])
     first, _, conv1, second, _, conv2 = block
-    height, width = x.shape[2:]
+    b, c, height, width = x.shape
+    rows = _rows((b, max(c, channels), height, width))
     spans = [(start, min(start + rows, height)) for start in range(0, height, rows)]
     moments = _moments([x], joint=True)
     a = _activated(x, *_affine(first, moments[0], moments[1].diagonal(dim1=1, dim2=2)))
     plain = conv1.get_parameter("weight"), conv1.get_parameter("bias")
-    scale, shift = _affine(second, *_moments(_convolved(a, *plain, *span) for span in spans))
+    only = [_convolved(a, *plain, 0, height)] if len(spans) == 1 else []
+    hidden = only or (_convolved(a, *plain, *span) for span in spans)
+    scale, shift = _affine(second, *_moments(hidden))
     normed = plain[0] * scale[:, None, None, None], plain[1] * scale + shift
     matrix, offset = _folded(skip, *moments)
     last = conv2.get_parameter("weight"), conv2.get_parameter("bias") + offset
@@ -62,13 +54,23 @@ def striped(
     half = _empty(x, channels, height // 2, width // 2)
     for start, end in spans:
         above, below = max(start - 1, 0), min(end + 1, height)
-        y = _convolved(a, *normed, above, below).relu_()
+        if only:
+            y = _activated(only[0], scale, shift)
+        else:
+            y = _convolved(a, *normed, above, below).relu_()
         y = _convolved(y, *last, start - above, end - above)
         y = _plus(y, x[:, :, start:end], matrix).relu_()
         if full is not None:
             full[:, :, start:end] = y
         _halve(y, half[:, :, start // 2 : end // 2])
     return full, half
+
+
+def _rows(shape: tuple[int, int, int, int]) -> int:
+    """Rows of a stripe for a map of this shape (b, c, h, w): even, or all if it is small."""
+    b, c, h, w = shape
+    rows = max(STRIPE // (b * c * w) // 2 * 2, 2)
+    return rows if 2 * rows < h else h
 
 
 def _halve(x: Float[Tensor, "b c h w"], out: Float[Tensor, "b c h2 w2"]) -> None:

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
             f"{checkpoint} is for images of {given['size']} x {given['size']} pixels, which its "
             f"first linear layer fixes; leave out --size {options.size}"
         )
-    spec = _spec(options.network, given, source=hash_file(checkpoint), name=checkpoint.name)
+    spec = _spec(module, given, checkpoint=checkpoint, source=hash_file(checkpoint))
     network = package.build(spec["network"])
     try:
         network.load_state_dict(renamed)
@@ -159,6 +159,49 @@ def _levels(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _spec(name: str, given: Mapping[str, Any], *, source: str, name_: str = "") -> dict[str, Any]:
-    """What `model.json` says of converted weights."""
-    raise NotImplementedError
+def _spec(
+    module: ModuleType, given: Mapping[str, Any], *, checkpoint: Path, source: str
+) -> dict[str, Any]:
+    """What `model.json` says of converted weights; a hash says which file they are from."""
+    return {
+        "task": {"name": "landmarks", "arguments": {}},
+        "network": {
+            "name": module.__name__.rpartition(".")[2],
+            "class": _class(module),
+            "arguments": dict(given),
+        },
+        "channels": ["image"],
+        "spacing_mm": None,
+        "intensity": "none",
+        "ndim": 2,
+        "size": given["size"],
+        "converted": {"file": checkpoint.name, "sha256": source, "intensity": _NOTE},
+    }
+
+
+def _class(module: ModuleType) -> str:
+    """The name of the network that a file defines."""
+    from torch import nn
+
+    return next(
+        name
+        for name, kind in vars(module).items()
+        if isinstance(kind, type)
+        and issubclass(kind, nn.Module)
+        and kind.__module__ == module.__name__
+        and name[0] != "_"
+    )
+
+
+def _tell(out: Path, given: Mapping[str, Any], *, guessed: bool) -> None:
+    """One line of what was found, and a warning of what the weights cannot tell."""
+    organs = ", ".join(f"{name} {nodes}" for name, nodes in given["organs"].items())
+    levels = " and ".join(str(level) for level in given["lookups"]) or "none"
+    sys.stdout.write(f"{out}: {given['size']} pixels, {organs}; lookups {levels}\n")
+    widths = given["widths"]
+    twins = [level for level in given["lookups"] if widths.count(widths[level - 1]) > 1]
+    if guessed and len(given["lookups"]) == 1 and twins:
+        sys.stderr.write(
+            f"medseg convert: warning: levels of {widths[twins[0] - 1]} channels look alike in the "
+            f"weights and level {twins[0]} was taken; if it was another, give --lookups\n"
+        )

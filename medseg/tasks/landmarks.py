@@ -280,7 +280,8 @@ class Landmarks:
 
     def _copies(self, train: Iterable[Batch], device: str) -> Iterator[tuple[int, Tensor]]:
         """Every training image and two copies that are moved and exposed a little otherwise."""
-        changes = (Pose(rotate_deg=3.0, scale=(0.92, 1.08), shift=0.04), Exposure(gamma=(0.8, 1.2)))
+        pose = Pose(rotate_deg=3.0, scale=(0.92, 1.08), shift=0.04)
+        changes: tuple[Any, ...] = (pose, Exposure(gamma=(0.8, 1.2)))
         for number, batch in enumerate(train):
             plane = replace(batch, image=batch.image[..., 0], target=None)
             yield number, rows_first(plane.image).to(device)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "medseg"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 RULES = {file.stem: file.read_text() for file in sorted((ROOT / "pipelines/rules").glob("*.smk"))}
-WITHOUT_RULE = {"info", "verify", "export"}
+WITHOUT_RULE = {"info", "verify", "export", "convert"}
 WITHOUT_STAGE = {"study"}
 TOP = {
     "pyproject.toml", "constraints.txt", "Makefile", "Snakefile", "README.md", "LICENSE",

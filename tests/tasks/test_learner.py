@@ -1,7 +1,7 @@
 """Schedules, whole-case scores and what the largest piece is worth."""
 
-import math
 import functools
+import math
 import pickle
 
 import pytest
