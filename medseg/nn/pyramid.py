@@ -83,7 +83,8 @@ class Block(nn.Module):
         if x.is_cpu and not self._as_a_whole():
             return striped(self.block, self.skip, x, channels=self.channels, keep=keep)
         y = functional.relu(self.block(x) + self.skip(x), inplace=True)
-        return (y if keep else None), functional.max_pool2d(y, 2)
+        half = functional.max_pool2d(y, 2) if min(y.shape[2:]) > 1 else y[:, :, :0, :0]
+        return (y if keep else None), half
 
     def _as_a_whole(self) -> bool:
         """Whether a call is more than its numbers: it is learned from, traced or cast."""

@@ -130,6 +130,13 @@ def test_stripes_keep_the_precision_of_a_faint_image_on_a_bright_ground(plain_py
         assert_close(ours(image)[-1], exact, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_the_coarsest_map_may_be_one_pixel(plain_pyramid, gradients):
+    ours, _ = pair(plain_pyramid, "group")
+    with torch.set_grad_enabled(gradients):
+        assert ours(torch.rand(1, 1, 8, 16))[-1].shape == (1, 64, 1, 2)
+
+
 def test_published_numbers_of_weights():
     encoder = Pyramid(1, norm="batch_stats")
     assert sum(weight.numel() for weight in encoder.parameters()) == 602_706
