@@ -76,7 +76,12 @@ def _one(image: Tensor, network: Any, samples: int) -> tuple[Any, ...]:  # noqa:
     if not hasattr(network, "encode"):
         landmarks = network(image)[0].double().cpu().numpy()
         zero = np.zeros((len(landmarks), 2, 2))
-        nothing = {"latent": np.zeros(0), "displacement": None, "organs": None, "features": {}}
+        nothing: dict[str, Any] = {
+            "latent": np.zeros(0),
+            "displacement": None,
+            "organs": None,
+            "features": {},
+        }
         return landmarks, landmarks[None], zero, nothing
     encoding = network.encode(image)
     source = torch.Generator().manual_seed(0)

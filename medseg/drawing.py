@@ -122,7 +122,7 @@ def _organ(
 
         quads = _band(points, sd, contour)
         axes.add_collection(
-            PolyCollection(quads, facecolors=colour, alpha=0.4, linewidths=0, zorder=1), False
+            PolyCollection(list(quads), facecolors=colour, alpha=0.4, linewidths=0, zorder=1), False
         )
     path = _path(points, contour)
     axes.plot(*path.T, color="black", linewidth=2.6, alpha=0.45, zorder=4)

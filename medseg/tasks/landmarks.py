@@ -240,7 +240,8 @@ class Landmarks:
         unit = landmarks[0].double().cpu().numpy()
         found: dict[str, float] = {}
         target = None if batch.landmarks is None else batch.landmarks[0].double().cpu().numpy()
-        if target is not None and np.isfinite(target).any():
+        numbered = self.learn == "landmarks"  # nodes learnt from masks have numbers of their own
+        if numbered and target is not None and np.isfinite(target).any():
             known = np.isfinite(target)
             found["mse_px2"] = float((((unit - target) * _PX)[known] ** 2).mean())
         found["dice"] = self._dice(unit, target, batch)
