@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medseg import losses
 from medseg.geometry import contour
 from medseg.geometry.contour import Contour
 from medseg.metrics import quality
@@ -91,7 +92,7 @@ def _one(image: Tensor, network: Any, samples: int) -> tuple[Any, ...]:  # noqa:
     landmarks, *draws = shape.landmarks.double().cpu().numpy()
     covariance = np.zeros((len(landmarks), 2, 2))
     if shape.covariance is not None:
-        covariance = _covariance(shape.covariance[0].double().cpu().numpy())
+        covariance = losses.covariance_matrix(shape.covariance[0].double()).cpu().numpy()
     displacement = None
     if shape.positions and shape.positions[-1].shape[1] == len(landmarks):
         last = shape.positions[-1][0].double().cpu().numpy()
@@ -106,14 +107,6 @@ def _one(image: Tensor, network: Any, samples: int) -> tuple[Any, ...]:  # noqa:
     about = {"displacement": displacement, "organs": organs, "features": features}
     stacked = np.stack(draws) if draws else landmarks[None]
     return landmarks, stacked, covariance, {"latent": features["latent"], **about}
-
-
-def _covariance(head: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2 2"]:
-    """Log of two deviations and a coupling as a covariance: the product of a Cholesky factor."""
-    factor = np.zeros((len(head), 2, 2))
-    factor[:, 0, 0], factor[:, 1, 1] = np.exp(head[:, 0]), np.exp(head[:, 1])
-    factor[:, 1, 0] = head[:, 2]
-    return factor @ factor.swapaxes(1, 2)
 
 
 def perturbed(

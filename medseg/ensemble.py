@@ -13,6 +13,7 @@ from jaxtyping import Float, Num
 
 from medseg import package
 from medseg.data.table import coarsest_axis
+from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.inference import BATCH_SIZE, Found, Member, Wish, fit, half, keep_largest, segment
 from medseg.package import Package
@@ -72,7 +73,7 @@ class Ensemble:
     def segment(
         self,
         image: Float[np.ndarray, "c x y z"],
-        passage: Passage,
+        passage: Passage | Frame,
         *,
         single: Sequence[int] = (),
         mirror: bool = False,
@@ -123,7 +124,7 @@ class Ensemble:
         self.device = "cpu"
         torch.cuda.empty_cache()
 
-    def _member(self, one: Package, passage: Passage) -> Member:
+    def _member(self, one: Package, passage: Passage | Frame) -> Member:
         """One network and how it sees this scan."""
         spec = one.spec
         axis = spec.get("slice_axis")

@@ -210,7 +210,9 @@ class Reverse:
         if sample.landmarks is not None:
             flags = contour.flags(sample.landmarks, self.organs, shape=(rows, columns))
         else:
+            mine = (1 << len(self.organs)) - 1  # further organs of the reference do not count
             flags = np.ascontiguousarray(np.asarray(sample.target)[..., 0].T).astype(np.uint16)
+            flags &= np.uint16(mine)
         return reverse.Known(sample.image[0, :, :, 0].T, flags)
 
     def __call__(

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
+from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.memory import Load, Scores, activation_bytes, choose, resident
 from medseg.precision import FULL, exact, half_type
@@ -228,7 +229,7 @@ def segment(
     members: Sequence[Member],
     image: Float[np.ndarray, "c x y z"],
     *,
-    passage: Passage,
+    passage: Passage | Frame,
     n_classes: int,
     wish: Wish,
 ) -> Found:
@@ -271,7 +272,7 @@ def segment(
 
 def fit(
     members: Sequence[Member],
-    passage: Passage,
+    passage: Passage | Frame,
     *,
     counts: tuple[int, int],
     wish: Wish,
@@ -318,7 +319,7 @@ def _live(member: Member, shape: Start, counts: tuple[int, int], batch_size: int
 
 
 def keep_largest(
-    labels: Integer[np.ndarray, "i j k"], indices: Sequence[int], *, passage: Passage
+    labels: Integer[np.ndarray, "i j k"], indices: Sequence[int], *, passage: Passage | Frame
 ) -> Integer[np.ndarray, "i j k"]:
     """Only the largest connected piece (corners touch) of each of some classes, on the native grid.
 

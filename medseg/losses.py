@@ -193,11 +193,6 @@ def _sides(points: Float[Tensor, "b n 2"], closed: bool) -> Float[Tensor, "b sid
     return sides if closed else sides[:, :-1]
 
 
-def perimeter(points: Float[Tensor, "b n 2"], *, closed: bool = True) -> Float[Tensor, " b"]:
-    """Length along each contour; over the longest organ's, the weight of the terms below."""
-    return _sides(points, closed).square().sum(-1).clamp_min(1e-20).sqrt().sum(1)
-
-
 def elasticity(points: Float[Tensor, "b n 2"], *, closed: bool = True) -> Float[Tensor, ""]:
     """Mean squared length of a contour's sides."""
     return _sides(points, closed).square().sum(-1).mean()

@@ -54,7 +54,7 @@ def test_an_override_that_does_not_fit_the_constructor_is_refused(override: str,
         ("data.spacing_mm=[a,1,1]", "Float"),
         ("data.channels=fat", "channels"),
         ("modle.width=3", "modle"),
-        ("experiment=typo", "Could not find 'experiment/typo' .*experiment has: ivdnet_2018, "),
+        ("experiment=typo", "Could not find 'experiment/typo' .*experiment has: .*ivdnet_2018, "),
         ("experiment=ivdnet_spin", "did you mean 'ivdnet_spine'"),
         ("model=ivdnt", "did you mean 'ivdnet'"),
     ],
@@ -268,7 +268,7 @@ def test_network_spec_names_stems_only() -> None:
     assert config.task_spec(cfg.task) == {
         "name": "segment",
         "class": "Segment",
-        "arguments": {"loss": "dice_ce"},
+        "arguments": {"loss": "dice_ce", "clean_up": "auto"},
     }
     chosen = {"_target_": "medseg.losses.dice_ce", "_partial_": True, "batch": False}
     task = {**config.plain(cfg.task), "loss": chosen}

@@ -7,7 +7,10 @@ import numpy as np
 from medseg import config
 from medseg.data import framed
 from medseg.geometry import contour
+from medseg.geometry.frame import Frame
+from medseg.geometry.grid import Grid
 from medseg.provenance import write_json
+from medseg.sample import Sample
 
 SPLITS = ("train", "train", "val", "test")
 SHAPE = (6, 20, 24)
@@ -23,9 +26,13 @@ def outlined(home: Path, organs, rng, *, size: int) -> None:
         points.append(centre + size / 6 * np.stack([np.cos(angle), np.sin(angle)], 1))
     landmarks = np.concatenate(points).astype(np.float32)
     flags = framed.drawn(landmarks, None, known=known, size=size)
+    space = Grid((size, size, 1), np.eye(4))
+    image = np.zeros((1, size, size, 1), np.float32)
+    sample = Sample("a", image, space, ("image",), landmarks=landmarks.astype(float))
+    frame = Frame.to(space, size)
     np.save(home / "landmarks.npy", landmarks)
     np.save(home / "label.npy", flags[..., None])
-    np.save(home / "outlines.npy", framed.outlines(flags, known).astype(np.float32))
+    np.save(home / "outlines.npy", framed.outlines(sample, known, frame=frame).astype(np.float32))
 
 
 def prepared(folder: Path, cfg, splits=SPLITS, shape=SHAPE) -> Path:

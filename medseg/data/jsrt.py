@@ -69,6 +69,7 @@ class JSRT:
         path: the folder with everything below it.
         organs: which contours are read, in this order, with their published counts of nodes.
         side: images larger than this are brought to it by averaging areas; smaller ones stay.
+        landmarks: whether landmarks are read where there are some; without them masks speak alone.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class JSRT:
         *,
         organs: Mapping[str, Any] = LUNGS_AND_HEART,
         side: int = FRAME,
+        landmarks: bool = True,
     ) -> None:
         self.path, self.side, self.contours = Path(path), side, chosen(organs)
         self.organs = [contour.name for contour in self.contours]
+        self.landmarks = landmarks
         if side < 32:
             raise ValueError(f"side is {side}; give at least 32 pixels")
         found = _gathered(self.path)
@@ -140,7 +143,7 @@ class JSRT:
         pixels = np.rint(255 * np.clip(_sized(values, side), 0, 1)).astype(np.uint8)
         flags = self._flags(record, side)
         points = None
-        if "landmarks" in paths:
+        if self.landmarks and "landmarks" in paths:
             points = read_landmarks(paths["landmarks"], self.organs) * (side / FRAME)
         return Radiograph(np.ascontiguousarray(pixels.T), flags, points, WIDTH_MM / side)
 

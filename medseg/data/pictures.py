@@ -1,5 +1,6 @@
 """Whole radiographs with their landmarks and outlines, as training and validation read them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from medseg.data.patches import Key
 from medseg.data.prepared import Prepared, PreparedRecord
-from medseg.geometry.contour import contours
+from medseg.geometry.contour import Contour, contours, resample, slices
 
 Picture = tuple[Tensor, Tensor, str, Tensor, Tensor, Tensor]
 
@@ -50,3 +51,21 @@ def points(
         found = np.load(path) / np.float32(record.shape[0])
     outlines = np.load(record.folder / "outlines.npy").astype(np.float32)
     return torch.from_numpy(found.astype(np.float32)), torch.from_numpy(outlines)
+
+
+def numbered(
+    outlines: Float[Tensor, "k m 2"], organs: Sequence[Contour]
+) -> Float[Tensor, "n 2"]:
+    """Nodes along outlines: clockwise on the image from the point above the centre."""
+    parts = slices(organs)
+    found = torch.full((sum(organ.nodes for organ in organs), 2), math.nan)
+    for organ, line in zip(organs, outlines.double().numpy(), strict=True):
+        if not np.isfinite(line).all():
+            continue
+        x, y = (line - line.mean(0)).T
+        if (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() < 0:
+            line, x, y = line[::-1], x[::-1], y[::-1]
+        start = int(np.abs(np.arctan2(x, -y)).argmin())
+        nodes = resample(np.roll(line, -start, 0), organ.nodes)
+        found[parts[organ.name]] = torch.from_numpy(nodes).float()
+    return found

@@ -6,8 +6,9 @@ square; a shift wherever the organs leave room; gain and offset; squares that hi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -178,3 +179,21 @@ class Hide:
                 low, mean = image[number].amin(), image[number].mean()
                 image[number, :, x0:x1, y0:y1] = low + fill * (mean - low)
         return replace(batch, image=image)
+
+
+def copies(batches: Iterable[Batch], *, count: int = 2) -> Iterator[tuple[int, Batch]]:
+    """Every case of one plane and copies that are moved and exposed a little, by its number.
+
+    They differ from their original as much as two images of one person do.
+    """
+    pose = Pose(rotate_deg=3.0, scale=(0.92, 1.08), shift=0.04)
+    changes: tuple[Any, ...] = (pose, Exposure(gamma=(0.8, 1.2)))
+    for number, batch in enumerate(batches):
+        plane = replace(batch, image=batch.image[..., 0], target=None)
+        yield number, plane
+        for copy in range(count):
+            source = Generator().manual_seed(count * number + copy)
+            moved = plane
+            for change in changes:
+                moved = change.apply(moved, change.draw(moved, Chance(source, (1.0, 1.0))))
+            yield number, moved

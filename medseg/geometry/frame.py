@@ -2,7 +2,7 @@
 
 The image is centred in a square of its longer side and cut into `size` x `size` pixels. Where it
 shrinks, a working pixel is the mean of the area it covers; where it grows, values are interpolated.
-Beyond the image there is nothing: zero.
+Beyond the image there is nothing: zero, or the lowest value where that is less.
 """
 
 from collections.abc import Iterable
@@ -80,8 +80,9 @@ class Frame:
         return (unit - 0.5) * self.side + np.array(self.native.shape[:2]) / 2
 
     def image(self, image: Num[np.ndarray, "*c i j 1"]) -> Float[np.ndarray, "*c x y 1"]:
-        """The image's values in the square."""
-        return self._moved(image, forth=True)
+        """The image's values in the square; beyond it 0, or the lowest of them if less."""
+        floor = min(0.0, float(np.min(image)))
+        return self._moved(image - floor, forth=True) + np.float32(floor)
 
     def labels(self, labels: Shaped[np.ndarray, "*c i j 1"]) -> Shaped[np.ndarray, "*c x y 1"]:
         """Labels in the square: each pixel takes the value at its centre, 0 beyond the image."""

@@ -111,11 +111,6 @@ def score_landmarks(
     return rows
 
 
-def class_masks(labels: Labels, names: Sequence[str]) -> dict[str, Mask]:
-    """Masks by name of a class map: 1 is the first name, 2 the second."""
-    return {name: labels == number for number, name in enumerate(names, start=1)}
-
-
 class _Side:
     """Prediction or reference: masks by name, and landmarks where there are some."""
 

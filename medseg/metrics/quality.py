@@ -8,7 +8,7 @@ What enters, each as a ratio to what training images reach that the fit has not 
   its maps, the latent mean, the size and place of its organs from `shape_features`);
 - `orientation`: whether the image turned or mirrored would look more familiar than as it came;
 - scalar signals of the caller: `disagreement` of a pixel head with the contours, `displacement`
-  of the last lookup position to the landmark, `consistency` under small moves, `uncertainty`,
+  of the last lookup position to the landmark, `uncertainty`,
   `self_intersections`, or any other number that grows with trouble.
 
 The ratios are joined by a fourth-power mean, so that one loud signal counts as much as several
@@ -38,7 +38,6 @@ ORIENTATION_QUANTILE = 0.99
 FLOORS = {
     "disagreement": 0.1,
     "displacement": 0.004,
-    "consistency": 0.006,
     "uncertainty": 0.01,
     "self_intersections": 1.0,
     "orientation": 0.1,
@@ -55,7 +54,6 @@ SENTENCES = {
     "orientation": "the image would look more familiar turned or mirrored",
     "disagreement": "contours and pixel map do not agree",
     "displacement": "the landmarks moved far in the last step",
-    "consistency": "slightly moved copies of the image give other contours",
     "uncertainty": "the landmarks are uncertain",
     "self_intersections": "contours cross themselves",
     "shape": "organs have an unusual size or place",
@@ -99,17 +97,6 @@ def disagreement(
     both = 2.0 * (pixels & contours).sum(axes)
     total = pixels.sum(axes) + contours.sum(axes)
     return float(1 - np.where(total > 0, both / np.maximum(total, 1), 1.0).mean())
-
-
-def displacement(before: Float[np.ndarray, "n 2"], landmarks: Float[np.ndarray, "n 2"]) -> float:
-    """Mean length of the last step, from where features were looked up to the landmark."""
-    return float(np.linalg.norm(landmarks - before, axis=1).mean())
-
-
-def consistency(copies: Float[np.ndarray, "k n 2"]) -> float:
-    """Median over landmarks of the spread (root mean square) of moved copies, moved back."""
-    spread = np.sqrt(((copies - copies.mean(0)) ** 2).sum(2).mean(0))
-    return float(np.median(spread))
 
 
 def uncertainty(sd: Float[np.ndarray, "n 2"]) -> float:

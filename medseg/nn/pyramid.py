@@ -81,7 +81,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "b d h w"] | None, Float[Tensor, "b d h2 w2"]]:
         """The block's map, unless it is not to be kept, and its maximum of 2 x 2 pixels."""
         if x.is_cpu and not self._as_a_whole():
-            return striped(self.block, self.skip, x, channels=self.channels, keep=keep)
+            return striped(self.block, self.skip, x=x, channels=self.channels, keep=keep)
         y = functional.relu(self.block(x) + self.skip(x), inplace=True)
         half = functional.max_pool2d(y, 2) if min(y.shape[2:]) > 1 else y[:, :, :0, :0]
         return (y if keep else None), half

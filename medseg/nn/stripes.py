@@ -26,14 +26,14 @@ _Line = Float[Tensor, " c"]
 def striped(
     block: nn.Sequential,
     skip: nn.Module,
-    x: Float[Tensor, "b c h w"],
     *,
+    x: Float[Tensor, "b c h w"],
     channels: int,
     keep: bool,
 ) -> tuple[Float[Tensor, "b d h w"] | None, Float[Tensor, "b d h2 w2"]]:
     """ReLU(block(x) + skip(x)), unless it is not to be kept, and its maximum of 2 x 2 pixels."""
     if len(x) > 1 and isinstance(block[0], nn.GroupNorm):
-        single = [striped(block, skip, image[None], channels=channels, keep=keep) for image in x]
+        single = [striped(block, skip, x=image[None], channels=channels, keep=keep) for image in x]
         full = torch.cat([one for one, _ in single if one is not None]) if keep else None
         return full, torch.cat([one for _, one in single])
     first, _, conv1, second, _, conv2 = block

@@ -48,22 +48,18 @@ def main(arguments: list[str]) -> int:
 
     card = devices.claim() if options.device == "auto" else contextlib.nullcontext()
     with opened(Path(options.out)), card:
-        failed = _cases(_run(arguments, _models([options.model, *options.inputs])))
-    if options.also and (options.shard or "1/").startswith("1/"):
-        failed |= main(_also(arguments, options))
+        sources = _models([options.model, *options.inputs])
+        failed = _cases(_run(arguments, sources))
+        if options.also and (options.shard or "1/").startswith("1/"):
+            failed |= _cases(_run(arguments, sources, beside=True))
     return failed
 
 
-def _also(arguments: Sequence[str], options: argparse.Namespace) -> list[str]:
+def _beside(options: argparse.Namespace) -> argparse.Namespace:
     """The same call for the input beside the cases: all of it, in a folder of its own."""
-    gone = {"--also", "--out", "--split", "--splits", "--shard", "--case"}
-    kept, words = [], iter(arguments)
-    for word in words:
-        if word in gone:
-            next(words, None)
-        elif word.partition("=")[0] not in gone and word not in {options.model, *options.inputs}:
-            kept.append(word)
-    return [options.model, options.also, "--out", str(Path(options.out) / "also"), *kept]
+    nothing = dict.fromkeys(("split", "splits", "shard", "case"))
+    out = str(Path(options.out) / "also")
+    return argparse.Namespace(**{**vars(options), **nothing, "inputs": [options.also], "out": out})
 
 
 def _cases(run: "_Run") -> int:
@@ -215,7 +211,9 @@ class _Share:
         self(1.0)
 
 
-def _run(arguments: Sequence[str], sources: Sequence[ModuleType]) -> "_Run":
+def _run(
+    arguments: Sequence[str], sources: Sequence[ModuleType], *, beside: bool = False
+) -> "_Run":
     """Models, cases and devices of a call, checked against each other before any work."""
     from medseg import ensemble, package
     from medseg.data import inputs
@@ -225,6 +223,7 @@ def _run(arguments: Sequence[str], sources: Sequence[ModuleType]) -> "_Run":
 
     mine = _adders(sources)
     options, _ = _parser([formats.add_options, *mine]).parse_known_args(arguments)
+    options = _beside(options) if beside else options
     limit = None if options.max_memory is None else parse_size(options.max_memory)
     splits = None if options.splits is None else inputs.read_splits(Path(options.splits))
     device = _device(options.device)
@@ -242,6 +241,7 @@ def _run(arguments: Sequence[str], sources: Sequence[ModuleType]) -> "_Run":
     if options.shard is not None:
         records = inputs.shard(records, options.shard)
     options, reading, own = _strict(arguments, inputs.examples(records), mine=mine)
+    options = _beside(options) if beside else options
     inputs.set_reading(table, reading)
     task = package.task(spec)
     distinct([record.case for record in records], task.OUTPUTS)

@@ -7,11 +7,11 @@ outline are taken to its sides; positions are told apart by what is annotated, n
 """
 
 import argparse
+import logging
 import math
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -23,18 +23,20 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from medseg import findings, losses
 from medseg.data.intensity import normalise
-from medseg.data.pictures import points
-from medseg.data.poses import Exposure, Pose
-from medseg.data.transforms import Chance
+from medseg.data.pictures import numbered, points
+from medseg.data.poses import copies
 from medseg.delineation import SAMPLES, calibrated, delineate
 from medseg.geometry import contour
 from medseg.geometry.frame import Frame
 from medseg.sample import Batch, Sample
 
+log = logging.getLogger(__name__)
+
 FIELDS = ("size", "intensity", "ndim")
 AGREE = ("size", "intensity")
 OUTPUTS = ("labels", "landmarks.csv", "landmarks.json", "overlay.png", "robustness.csv")
 
+_LEAST = 8
 _SQUARE = 100.0
 _RASTER = 64
 _PX = 1024
@@ -79,6 +81,8 @@ class Landmarks:
         self.model: Any = model
         self.organs = contour.contours(organs)
         self.parts = contour.slices(self.organs)
+        if learn == "masks":
+            _only_closed(self.organs, model)
         self.learn, self.kl, self.kl_start = learn, kl, kl_start
         self.pixels, self.raster, self.covariance = pixels, raster, covariance
         self.regular = {"elasticity": elasticity, "curvature": curvature, "evenness": evenness}
@@ -95,28 +99,13 @@ class Landmarks:
                 "from the labels alone: task.learn=masks"
             )
         if self.learn == "masks":
-            shapes = [self._numbered(outlines) for _, outlines in found]
+            shapes = [numbered(outlines, self.organs) for _, outlines in found]
         stacked = torch.stack(shapes)
         if hasattr(self.model, "fit_shapes"):
-            whole_shapes = stacked[torch.isfinite(stacked).flatten(1).all(1)]
-            self.model.fit_shapes(whole_shapes)
+            self.model.fit_shapes(stacked)
         elif hasattr(self.model, "set_mean"):
             mean = stacked.nanmean(0)
             self.model.set_mean(torch.where(mean.isfinite(), mean, 0.5))
-
-    def _numbered(self, outlines: Float[Tensor, "k m 2"]) -> Float[Tensor, "n 2"]:
-        """Nodes along outlines: clockwise on the image from the point above the centre."""
-        found = torch.full((sum(o.nodes for o in self.organs), 2), math.nan)
-        for organ, line in zip(self.organs, outlines.double().numpy(), strict=True):
-            if not np.isfinite(line).all():
-                continue
-            x, y = (line - line.mean(0)).T
-            if (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() < 0:
-                line, x, y = line[::-1], x[::-1], y[::-1]
-            start = int(np.abs(np.arctan2(x, -y)).argmin())
-            nodes = contour.resample(np.roll(line, -start, 0), organ.nodes)
-            found[self.parts[organ.name]] = torch.from_numpy(nodes).float()
-        return found
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """What training makes small."""
@@ -276,22 +265,25 @@ class Landmarks:
         """What prediction needs beside the weights: organs, size, and what is familiar."""
         del val
         self.model.eval().to(device)
-        gate = calibrated(self._copies(train, device), self.model, organs=self.organs)
-        return {"gate": gate.to_json()}
+        images = [(n, rows_first(one.image).to(device)) for n, one in copies(train)]
+        if len({number for number, _ in images}) < _LEAST:
+            log.warning("fewer than %d training images: the model gets no quality gate", _LEAST)
+            return {}
+        return {"gate": calibrated(images, self.model, organs=self.organs).to_json()}
 
-    def _copies(self, train: Iterable[Batch], device: str) -> Iterator[tuple[int, Tensor]]:
-        """Every training image and two copies that are moved and exposed a little otherwise."""
-        pose = Pose(rotate_deg=3.0, scale=(0.92, 1.08), shift=0.04)
-        changes: tuple[Any, ...] = (pose, Exposure(gamma=(0.8, 1.2)))
-        for number, batch in enumerate(train):
-            plane = replace(batch, image=batch.image[..., 0], target=None)
-            yield number, rows_first(plane.image).to(device)
-            for copy in range(2):
-                source = torch.Generator().manual_seed(2 * number + copy)
-                moved = plane
-                for change in changes:
-                    moved = change.apply(moved, change.draw(moved, Chance(source, (1.0, 1.0))))
-                yield number, rows_first(moved.image).to(device)
+
+def _only_closed(organs: Sequence[contour.Contour], model: Any) -> None:  # noqa: ANN401
+    """Refuse what masks cannot teach: lines, and the covariance of nodes without numbers."""
+    lines = [organ.name for organ in organs if not organ.closed]
+    if lines:
+        raise ValueError(
+            f"task.learn=masks cannot teach the open contour '{lines[0]}', which no mask shows; "
+            "leave it out of data.organs or learn from landmarks"
+        )
+    if getattr(model, "covariance", None) is not None:
+        raise ValueError(
+            "task.learn=masks cannot teach the covariance of landmarks; set model.covariance=false"
+        )
 
 
 def rows_first(image: Float[Tensor, "b c x y *one"]) -> Float[Tensor, "b c y x"]:
@@ -341,18 +333,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="radiographs with known contours, for reverse classification accuracy")  # fmt: skip
 
 
-_JUDGES: "weakref.WeakKeyDictionary[Any, findings.Reverse]" = weakref.WeakKeyDictionary()
+_JUDGES: "weakref.WeakKeyDictionary[Any, dict[str, findings.Reverse]]"
+_JUDGES = weakref.WeakKeyDictionary()
 
 
 def _judge(path: str, networks: Networks) -> findings.Reverse:
     """The references of a call, read once: they live as long as its first network."""
-    first = networks.packages[0].network
-    if first not in _JUDGES:
+    known = _JUDGES.setdefault(networks.packages[0].network, {})
+    if path not in known:
         nets = [package.network for package in networks.packages]
-        _JUDGES[first] = findings.Reverse(
-            Path(path), nets, spec=networks.spec, device=networks.device
-        )
-    return _JUDGES[first]
+        known[path] = findings.Reverse(Path(path), nets, spec=networks.spec, device=networks.device)
+    return known[path]
 
 
 def predict(
@@ -379,6 +370,7 @@ def predict(
     )
     facts["learn"] = (spec["task"].get("arguments") or {}).get("learn", "landmarks")
     if facts["quality"]["accepted"] is False:
+        facts["ctr"] = None
         reasons = "; ".join(facts["quality"]["reasons"])
         warnings.warn(f"do not trust these contours: {reasons}", stacklevel=2)
     if not facts["spacing_known"]:

@@ -4,7 +4,7 @@ import argparse
 import functools
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -169,7 +169,7 @@ class Networks(Protocol):
     def segment(
         self,
         image: Float[np.ndarray, "c x y z"],
-        passage: Passage,
+        passage: Passage | Frame,
         *,
         single: Sequence[int],
         mirror: bool,
@@ -195,7 +195,7 @@ def _robustness(
     image: Float[np.ndarray, "c x y 1"],
     networks: Networks,
     *,
-    passage: Passage,
+    passage: Passage | Frame,
     single: Sequence[int],
 ) -> bytes:
     """Labels in the working square under every perturbation, as a compressed array file."""
@@ -207,20 +207,21 @@ def _robustness(
     plane = torch.from_numpy(image[None, ..., 0]).transpose(2, 3)
     for kind, level, number, changed in perturbed(plane):
         seen = changed[0].transpose(1, 2)[..., None].contiguous().numpy()
-        wish = {"single": single, "mirror": False, "uncertainty": False, "probabilities": False}
-        labels = networks.segment(seen, passage, **wish)["labels"]
+        arrays = networks.segment(
+            seen, passage, single=single, mirror=False, uncertainty=False, probabilities=False
+        )
         about.append((kind, level, number))
-        found.append(passage.labels(labels)[..., 0].T)
+        found.append(passage.labels(np.asarray(arrays["labels"]))[..., 0].T)
     stream = io.BytesIO()
     kinds, levels, numbers = (np.array(part) for part in zip(*about, strict=True))
     np.savez_compressed(stream, kind=kinds, level=levels, repeat=numbers, labels=np.stack(found))
     return stream.getvalue()
 
 
-def _passage(sample: Sample, spec: Mapping[str, Any]) -> Passage:
+def _passage(sample: Sample, spec: Mapping[str, Any]) -> Passage | Frame:
     """The way to the grid that the model works on: of some spacing, or a square of some size."""
     if spec.get("size"):
-        return cast(Passage, Frame.to(sample.space, spec["size"]))
+        return Frame.to(sample.space, spec["size"])
     return Passage.to(sample.space, spec["spacing_mm"] and tuple(spec["spacing_mm"]))
 
 

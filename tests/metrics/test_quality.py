@@ -9,9 +9,7 @@ from medseg.metrics.familiarity import Familiarity, fit, held_out, image_feature
 from medseg.metrics.quality import (
     Gate,
     calibrate,
-    consistency,
     disagreement,
-    displacement,
     fault,
     orientation,
     quality,
@@ -198,8 +196,6 @@ def test_signals_measure_what_they_say():
     half[0, 5:] = True
     assert disagreement(half, masks) == pytest.approx((1 - 2 * 50 / 150) / 2)
     points = np.random.default_rng(5).random((7, 2))
-    assert displacement(points, points + np.array([0.3, 0.4])) == pytest.approx(0.5)
-    assert consistency(np.stack([points, points + 0.2])) == pytest.approx(0.1 * np.sqrt(2))
     assert uncertainty(np.tile([0.1, 0.3], (7, 1))) == pytest.approx(0.2)
     organs = contours({"heart": 4, "diaphragm": {"nodes": 3, "closed": False}})
     features = shape_features(points, organs)
