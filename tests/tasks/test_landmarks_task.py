@@ -401,7 +401,9 @@ def test_a_phantom_is_learnt_and_a_png_predicted(tmp_path) -> None:
     np.testing.assert_array_equal(label, contour.flags(points, known, shape=label.shape))
     sidecar = json.loads((tmp_path / "out/film.json").read_text())
     assert sidecar["labels"]["heart"] == 4
-    assert isinstance(sidecar["quality"]["accepted"], bool)
-    assert sidecar["ctr"]["low"] <= sidecar["ctr"]["value"] <= sidecar["ctr"]["high"]
+    accepted, ratio = sidecar["quality"]["accepted"], sidecar["ctr"]
+    assert isinstance(accepted, bool)
+    assert (ratio is not None) == accepted, "no ratio is answered for an image that is refused"
+    assert ratio is None or ratio["low"] <= ratio["value"] <= ratio["high"]
     rows = list(csv.DictReader((tmp_path / "out/film_landmarks.csv").open()))
     assert all(float(row["sd_x"]) > 0 and float(row["sd_y"]) > 0 for row in rows)
