@@ -327,6 +327,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--samples", type=int, default=SAMPLES, metavar="N",
         help=f"draws that uncertainty is taken from ({SAMPLES})")  # fmt: skip
+    add("--no-overlay", action="store_true", help="without the picture, for many images")
     add("--robustness", action="store_true",
         help="also CASE_robustness.csv: landmarks under occlusion and other intensity")  # fmt: skip
     add("--reference", metavar="TABLE_OR_FOLDER",
@@ -381,7 +382,10 @@ def predict(
         facts["reverse"] = judge(sample, flags, latent=found.latent)
     made["landmarks.csv"] = findings.table(frame, found, organs=organs)
     made["landmarks.json"] = findings.points(frame, found, organs=organs)
-    made["overlay.png"] = findings.picture(sample, frame, found=found, organs=organs, facts=facts)
+    if not options.no_overlay:
+        made["overlay.png"] = findings.picture(
+            sample, frame, found=found, organs=organs, facts=facts
+        )
     if options.robustness:
         made["robustness.csv"] = findings.robustness(shown, nets, frame=frame, organs=organs)
     return made, facts
