@@ -3,8 +3,8 @@
     python tests/acceptance/quality_gate.py MODEL [--jsrt FOLDER] [--count 200]
 
 Black images with noise of ±1, uniform noise, crops of scikit-image's photographs; with a JSRT
-folder (images/, val.txt) also its validation radiographs, as they are, turned and mirrored. All goes
-through `medseg predict` as PNG files; nothing here was seen in training.
+folder (images/, val.txt) also its validation radiographs, as they are, turned and mirrored.
+Everything goes through `medseg predict` as PNG files; nothing here was seen in training.
 """
 
 import argparse
