@@ -186,6 +186,12 @@ def given(cfg: "DictConfig", group: str = "model") -> dict[str, Any]:
 def network(cfg: "DictConfig") -> Any:  # noqa: ANN401 -- what the recipe names
     """The network of a recipe, or an error that says which values it cannot be built from."""
     content = plain(cfg.model) | given(cfg)
+    size = content.get("size")
+    if size is not None and cfg.data.size is not None and size != cfg.data.size:
+        raise ValueError(
+            f"model.size={size} and data.size={cfg.data.size}: this network takes images of one "
+            "size; set both alike"
+        )
     if "organs" not in content and accepts(cfg.model, "organs"):
         raise ValueError(
             f"model={cfg.choices.get('model')} finds contours, and data={cfg.choices.get('data')} "

@@ -39,6 +39,7 @@ def draw(
     title: str = "",
     badge: tuple[str, bool] | None = None,
     notes: Sequence[str] = (),
+    measured: bool = True,
 ) -> bytes:
     """The picture as PNG bytes, the same for the same arguments.
 
@@ -51,6 +52,7 @@ def draw(
         title: over the picture.
         badge: a short verdict, and whether it is a good one.
         notes: sentences beside the picture.
+        measured: whether the widths of heart and chest are drawn, where both are there.
     """
     from matplotlib.figure import Figure
 
@@ -66,7 +68,8 @@ def draw(
         for number, (contour, own) in enumerate(_organs(contours)):
             spread = None if sd is None else sd[own]
             _organ(axes, landmarks[own], spread, contour, COLOURS[number % len(COLOURS)])
-        _widths(axes, landmarks, contours, height / 512)
+        if measured:
+            _widths(axes, landmarks, contours, height / 512)
     figure.text(0.1 / across, 1 - 0.22 / up, title, color=INK, size=12, weight="bold", va="center")
     panel = figure.add_axes((wide / across, 0.0, PANEL / across, TALL / up))
     shown = {"sd": sd is not None and landmarks is not None, "reference": reference is not None}
@@ -164,8 +167,9 @@ def _widths(
         axes.plot(*bar, color="black", linewidth=2.8, alpha=0.55, zorder=7)
         axes.plot(*bar, color=INK, linewidth=1.2, zorder=7)
         text = "chest" if below else f"heart · CTR {line.width / found[1].width:.2f}"
+        middle = left + (right - left) / (4 if below else 2)
         axes.text(
-            (left + right) / 2, y + (16 if below else -10) * tick, text, color=INK, size=8.5,
+            middle, y + (16 if below else -10) * tick, text, color=INK, size=8.5,
             ha="center", va="center", zorder=8,
             bbox={"facecolor": PAPER, "alpha": 0.55, "lw": 0, "pad": 1.5},
         )  # fmt: skip

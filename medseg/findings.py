@@ -165,6 +165,7 @@ def picture(
         title=sample.id,
         badge=badge,
         notes=notes,
+        measured=ratio is not None,
     )
 
 

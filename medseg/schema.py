@@ -171,6 +171,23 @@ def check_numbers(trainer: Mapping[str, Any], seed: Any) -> None:  # noqa: ANN40
         raise ValueError(f"seed={seed} must be a whole number, 0 or more")
 
 
+def check_pair(choices: Mapping[str, Any], *, draws: bool, wants: bool, organs: bool) -> None:
+    """Refuse a network that draws contours for a task that labels pixels, and the reverse."""
+    network, task = choices.get("model"), choices.get("task")
+    if wants and not draws:
+        raise ValueError(
+            f"task={task} needs a network that draws contours, and model={network} labels pixels; "
+            "choose model=hybridgnet, pca_shape or fc_shape"
+        )
+    if draws and not wants:
+        raise ValueError(f"model={network} draws contours; add task=landmarks")
+    if organs and not draws:
+        raise ValueError(
+            f"data.organs names contours, and model={network} labels pixels; name classes in "
+            "data.labels in their place, or choose model=hybridgnet task=landmarks"
+        )
+
+
 def _spell(kind: Any) -> str:  # noqa: ANN401 -- any annotation
     text = kind.__name__ if type(kind) is type else str(kind)
     return text.replace("None", "null")

@@ -19,6 +19,7 @@ from medseg.provenance import write_text
 COLUMNS = ("organ", "index", "x", "y")
 
 _MARGIN = 1.0  # pixels: a contour drawn along the border may round to just beyond it
+_SPOT = 0.02  # of the longer side: nothing that is drawn by landmarks is as small
 
 
 def read_points(path: Path, contours: Sequence[Contour]) -> Float[np.ndarray, "n 2"]:
@@ -44,7 +45,14 @@ def read_points(path: Path, contours: Sequence[Contour]) -> Float[np.ndarray, "n
 def inside(
     points: Float[np.ndarray, "n 2"], contours: Sequence[Contour], *, size: tuple[int, int]
 ) -> None:
-    """Refuse landmarks that lie outside an image of `size` (columns, rows) pixels."""
+    """Refuse landmarks that lie outside an image of `size` (columns, rows) pixels, or in a spot."""
+    known = points[np.isfinite(points).all(1)]
+    if len(known) > 1 and float(np.ptp(known, axis=0).max()) < max(_SPOT * max(size), _MARGIN):
+        extent = float(np.ptp(known, axis=0).max())
+        raise ValueError(
+            f"all {len(known)} landmarks lie within {extent:.2g} pixels of an image of {size[0]} x "
+            f"{size[1]}; wanted are x and y in pixels of the image: are these shares of its side?"
+        )
     beyond = (points < -_MARGIN) | (points > np.array(size) + _MARGIN)
     count = int(beyond.any(axis=1).sum())
     if count:

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,9 @@ def prepare_dataset(
         table = _table(source, wanted, recipe.get("source"), out)
         wanted = wanted.settled(table)
         table.slice_axis, table.organs = wanted.slice_axis, wanted.organs
+        if not wanted.organs and any(record.landmarks for record in table.records()):
+            text = "the sheet names landmarks, and data.organs is empty: they are not read"
+            warnings.warn(text, stacklevel=2)
         told = room.astride(table.records(), folded=bool(recipe.get("folds")))
         picked = _picked(table, shard)
         _all_there([record for _, record in picked])

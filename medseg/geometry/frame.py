@@ -32,9 +32,10 @@ class Frame:
     def to(cls, native: Grid, size: int) -> "Frame":
         """The frame of an image; `size` pixels a side."""
         if native.shape[2] != 1:
+            voxels = " x ".join(map(str, native.shape))
             raise ValueError(
-                f"an image of shape {native.shape} is a volume; a frame needs one plane "
-                "(columns, rows, 1): choose data.spacing_mm for volumes, data.size for radiographs"
+                f"one radiograph is wanted, and this is a volume of {voxels} voxels; give a plane "
+                "image (PNG, JPEG, TIFF, or a CR or DX file)"
             )
         if size < 1:
             raise ValueError(f"data.size={size}; give the square's side in pixels, e.g. 256")

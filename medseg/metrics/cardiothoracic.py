@@ -6,6 +6,7 @@ chest between the outermost points of both lungs, which lie on the inner rib mar
 Source: Danzer 1919, The cardiothoracic ratio, Am. J. Med. Sci. 157(4):513-521.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Ratio:
         sd: standard deviation over the samples.
         low: lower end of the 90 % interval.
         high: upper end of the 90 % interval.
-        enlarged: share of the samples above one half, the usual limit for adults.
+        enlarged: probability of a ratio above one half, the usual limit for adults.
     """
 
     value: float
@@ -87,8 +88,16 @@ def ctr_samples(
         sd=sd,
         low=mean - float(np.hypot(mean - low, wide)),
         high=mean + float(np.hypot(high - mean, wide)),
-        enlarged=float((drawn > ENLARGED).mean()),
+        enlarged=_above(drawn, ENLARGED, extra_sd),
     )
+
+
+def _above(drawn: Float[np.ndarray, " k"], limit: float, extra_sd: float) -> float:
+    """The share of draws above a limit, each of them blurred by what the draws do not hold."""
+    if extra_sd <= 0:
+        return float((drawn > limit).mean())
+    steps = (drawn - limit) / (extra_sd * math.sqrt(2))
+    return float(np.mean([(1 + math.erf(step)) / 2 for step in steps]))
 
 
 def lines(

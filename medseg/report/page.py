@@ -126,6 +126,7 @@ def _view(run: Run, anchor: str) -> dict[str, Any]:
     rows = sorted(run.rows, key=_worst_first)
     structures: Mapping[str, Mapping[str, Any]] = run.summary["structures"]
     wholes = _wholes(run)
+    qualities: Mapping[str, Mapping[str, Any]] = run.summary.get("quality") or {}
     return {
         "run": run,
         "anchor": anchor,
@@ -145,6 +146,7 @@ def _view(run: Run, anchor: str) -> dict[str, Any]:
         "means": case_means([r for r in run.rows if r["structure"] not in parts], _main(run)),
         "robustness": robustness.means(run.perturbed, run.summary.get("subjects") or {}),
         "rejected": _rejected(run),
+        "judged": sum(q.get("accepted") is not None for q in qualities.values()),
         "members": [],
         "sd": None,
     }

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,7 +123,7 @@ def read_state(path: Path) -> "dict[str, Tensor]":
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
-        reason = first[0][:150]
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", first[0]).partition(". ")[0][:150]
         raise ValueError(f"{path} is no plain file of tensors ({reason}); {cure}") from None
     for key in _INNER:
         found = found[key] if isinstance(found, Mapping) and key in found else found

@@ -350,8 +350,9 @@ def _radiograph(job: ShapeJob, path: Path, title: str) -> None:
     found = traced(job)
     quality = job.sidecar.get("quality")
     badge, notes = None, []
-    if isinstance(quality, dict) and "accepted" in quality and found.landmarks is not None:
-        good = bool(quality["accepted"])
+    judged = quality.get("accepted") if isinstance(quality, dict) else None
+    if isinstance(quality, dict) and judged is not None and found.landmarks is not None:
+        good = bool(judged)
         badge = ("image accepted" if good else "image rejected", good)
         notes = [] if good else [str(reason) for reason in quality.get("reasons") or []]
     about: dict[str, Any] = {"title": title, "badge": badge, "notes": notes}
@@ -361,6 +362,7 @@ def _radiograph(job: ShapeJob, path: Path, title: str) -> None:
             found.landmarks,
             contours=found.contours,
             reference=found.reference,
+            measured=judged is not False,
             **about,
         )
     )

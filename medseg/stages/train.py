@@ -108,6 +108,8 @@ def check_recipe(cfg: "DictConfig") -> None:
     }
     for name, arguments in {**given, "augment": []}.items():
         config.check_signature(cfg[name], name, given=arguments)
+    draws, wants = (config.accepts(node, "organs") for node in (cfg.model, cfg.task))
+    schema.check_pair(cfg.choices, draws=draws, wants=wants, organs=bool(cfg.data.organs))
     if cfg.block is not None and not config.refers(cfg.model, "block"):
         raise ValueError(
             f"block={cfg.choices.get('block')} has no effect: model={cfg.choices.get('model')} "

@@ -370,6 +370,8 @@ def predict(
         sample, shown, found=found, organs=organs, gate=spec.get("gate")
     )
     facts["learn"] = (spec["task"].get("arguments") or {}).get("learn", "landmarks")
+    if facts["quality"]["accepted"] is None:
+        warnings.warn(facts["quality"]["reasons"][0], stacklevel=2)
     if facts["quality"]["accepted"] is False:
         facts["ctr"] = None
         reasons = "; ".join(facts["quality"]["reasons"])

@@ -72,5 +72,5 @@ def test_scores_are_restored_as_the_argmax_of_interpolated_scores():
 
 
 def test_a_volume_is_refused():
-    with pytest.raises(ValueError, match="one plane"):
+    with pytest.raises(ValueError, match="a volume of 8 x 8 x 3"):
         Frame.to(Grid((8, 8, 3), np.eye(4)), 64)
