@@ -157,7 +157,7 @@ class Nets:
 
 
 def options(samples: int = 3) -> argparse.Namespace:
-    return argparse.Namespace(samples=samples, robustness=False, reference=None)
+    return argparse.Namespace(samples=samples, robustness=False, reference=None, no_overlay=False)
 
 
 def test_flags_are_the_contours_of_the_table(tmp_path) -> None:

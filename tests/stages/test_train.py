@@ -60,7 +60,7 @@ def test_a_run_folder_holds_what_the_next_stages_read(whole: Path) -> None:
     assert spec["training"]["cases"] == {"train": ["train0", "train1"], "val": ["val2"]}
     assert spec["patch_size"] == [20, 24]
     assert spec["network"]["arguments"]["in_channels"] == 4
-    loss = {"loss": "dice_ce"}
+    loss = {"loss": "dice_ce", "clean_up": "auto"}
     assert spec["task"] == {"name": "segment", "class": "Segment", "arguments": loss}
     assert spec["overlap"] == OVERLAP
     assert spec["precision"] == precision.chosen("auto", "auto")
