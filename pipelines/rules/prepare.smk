@@ -10,6 +10,7 @@ rule prepare:
         f"{PREPARED}/logs/prepare-{{shard}}-of-{{shards}}.log",
     benchmark:
         f"{PREPARED}/logs/prepare-{{shard}}-of-{{shards}}.tsv"
+    priority: 10  # trainings of all data can then run side by side
     threads: config["threads"]["prepare"]
     resources:
         mem_mb=8000,
