@@ -31,8 +31,8 @@ def score_perturbed(
 ) -> list[dict[str, Any]]:
     """A row a perturbation and group: Dice and Hausdorff distance against the reference's masks."""
     known = job.shapes
-    closed = [contour for contour in known.predicted if contour.closed]
-    truth = mains({c.name: masks[c.name] for c in closed if c.name in masks})
+    names = [c.name for c in known.predicted if c.closed] or list(known.values or ())
+    truth = mains({name: masks[name] for name in names if name in masks})
     rows = []
     for (kind, level, repeat), drawn in _drawn(job, frame):
         found = {name: mask for name, mask in mains(drawn).items() if name in truth}

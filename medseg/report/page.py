@@ -1,5 +1,6 @@
 """The page itself: runs in, one self-contained HTML text out."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -267,7 +268,8 @@ def _panels(run: Run) -> list[str]:
     """Losses in one panel, scores in another; rates and clocks are left to the log."""
     kinds: tuple[tuple[str, Callable[[str], bool]], ...] = (
         ("Loss", lambda name: "loss" in name),
-        ("Score", lambda name: "loss" not in name and name not in {"lr", "seconds"}),
+        ("Score", lambda name: not re.search("loss|mse", name) and name not in {"lr", "seconds"}),
+        ("Error", lambda name: "mse" in name),
     )
     panels = [
         curves({name: line for name, line in run.curves.items() if of_kind(name)}, title)

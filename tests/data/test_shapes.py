@@ -107,3 +107,22 @@ def test_damaged_landmarks_of_disturbed_images_are_told(tmp_path, line, message)
     path.write_text(f"kind,level,repeat,organ,index,x,y\n{line}\n")
     with pytest.raises(ValueError, match=message):
         read_perturbed(path, (Contour("heart", 4),))
+
+
+def test_labels_under_perturbations_are_scored_as_landmarks_are(tmp_path) -> None:
+    """The same shapes as a label map in the working square and as points get the same Dice."""
+    from medseg.data.perturbed import _from_labels
+
+    labels = np.zeros((2, 64, 64), np.uint8)
+    labels[:, 10:30, 20:50] = 1
+    labels[1, 40:60, 5:25] = 3
+    file = tmp_path / "a_robustness.npz"
+    kinds, levels, repeats = np.array(["occlusion"] * 2), np.array([0.0, 32.0]), np.array([0, 4])
+    np.savez_compressed(file, kind=kinds, level=levels, repeat=repeats, labels=labels)
+    found = list(_from_labels(file, {"lung": 1, "heart": 3}))
+    assert [key for key, _ in found] == [("occlusion", 0.0, 0), ("occlusion", 32.0, 4)]
+    masks = found[1][1]
+    assert masks["lung"].shape == (1024, 1024)
+    assert masks["lung"].mean() == (labels[1] == 1).mean()
+    assert masks["heart"][40 * 16, 5 * 16]
+    assert not found[0][1]["heart"].any()
