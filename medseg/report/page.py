@@ -69,7 +69,7 @@ def render(runs: Sequence[Run], *, title: str) -> str:
         shelves=_shelves(entries),
         groups=[table | {"columns": columns(table)} for table in tables(entries)],
         singles=[t | {"columns": columns(t)} for t in tables(views)] if pooled else [],
-        robustness=robustness.charts({e["name"]: e["robustness"] for e in entries}),
+        robustness=robustness.charts(robustness.alike({e["name"]: e["run"] for e in entries})),
         many=MANY,
         failures=_failures(runs),
         most_failures=MOST_FAILURES,

@@ -75,6 +75,20 @@ def means(rows: Sequence[Row], subjects: Subjects) -> list[dict[str, Any]]:
     return out
 
 
+def alike(runs: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The means of several runs over the groups that all of them have, so that lines compare."""
+    known = {name: {str(r["group"]) for r in run.perturbed} for name, run in runs.items()}
+    groups = [mine for mine in known.values() if mine]
+    shared = set.intersection(*groups) if groups else set()
+    return {
+        name: means(
+            [row for row in run.perturbed if row["group"] in shared],
+            run.summary.get("subjects") or {},
+        )
+        for name, run in runs.items()
+    }
+
+
 def charts(found: Mapping[str, Sequence[Row]]) -> list[dict[str, str]]:
     """A drawing a kind and measure, with a line a run; `found` maps runs to their means."""
     kinds = {str(entry["kind"]) for entries in found.values() for entry in entries}

@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 
-from medseg.report.robustness import charts, means, read, write
+from medseg.report.robustness import alike, charts, means, read, write
 
 
 def row(case, level, dice, repeat=0, group="heart", hd_mm=5.0):
@@ -33,3 +35,20 @@ def test_runs_share_the_axes_of_a_kind():
     assert "other &lt;b&gt;" in drawn[0]["svg"]
     assert "epoch" not in drawn[0]["svg"]
     assert not charts({"net": means([row("a", 0.0, 0.9)], {})})
+
+
+def test_runs_are_compared_on_the_groups_that_all_of_them_have() -> None:
+    """A run that also draws hard organs is not the worse for it."""
+
+    def run(**dice):
+        about = {"kind": "gamma", "level": 1.0, "repeat": 0, "hd_mm": 1.0}
+        rows = [
+            {**about, "case": case, "group": group, "dice": value}
+            for group, value in dice.items()
+            for case in "abc"
+        ]
+        return SimpleNamespace(perturbed=rows, summary={})
+
+    found = alike({"one": run(lungs=0.9, clavicles=0.3), "two": run(lungs=0.8), "none": run()})
+    mean = {n: [e["dice"]["mean"] for e in f if e["group"] == "mean"] for n, f in found.items()}
+    assert mean == {"one": [pytest.approx(0.9)], "two": [pytest.approx(0.8)], "none": []}
