@@ -87,8 +87,7 @@ def _one(image: Tensor, network: Any, samples: int) -> tuple[Any, ...]:  # noqa:
     encoding = network.encode(image)
     source = torch.Generator().manual_seed(0)
     noise = torch.randn((samples, encoding.mu.shape[1]), generator=source).to(encoding.mu)
-    latent = encoding.mu + noise * (0.5 * encoding.logvar).exp()
-    shape = network.decode(torch.cat([encoding.mu, latent]), encoding.maps)
+    shape = network.decode(torch.cat([encoding.mu, encoding.latent(noise)]), encoding.maps)
     landmarks, *draws = shape.landmarks.double().cpu().numpy()
     covariance = np.zeros((len(landmarks), 2, 2))
     if shape.covariance is not None:

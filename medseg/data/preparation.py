@@ -64,7 +64,8 @@ def prepare_dataset(
         table = _table(source, wanted, recipe.get("source"), out)
         wanted = wanted.settled(table)
         table.slice_axis, table.organs = wanted.slice_axis, wanted.organs
-        if not wanted.organs and any(record.landmarks for record in table.records()):
+        bare = not (wanted.organs or wanted.labels)
+        if bare and any(record.landmarks for record in table.records()):
             text = "the sheet names landmarks, and data.organs is empty: they are not read"
             warnings.warn(text, stacklevel=2)
         told = room.astride(table.records(), folded=bool(recipe.get("folds")))

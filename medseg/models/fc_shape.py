@@ -71,11 +71,7 @@ class FCShape(nn.Module):
         self, image: Float[Tensor, "b c h w"], noise: Float[Tensor, "b z"] | None = None
     ) -> Float[Tensor, "b n 2"]:
         """Landmarks (x, y) as shares of the side; of the latent's mean, or of a draw by `noise`."""
-        encoding = self.encode(image)
-        latent = encoding.mu
-        if noise is not None:
-            latent = latent + noise * (0.5 * encoding.logvar).exp()
-        return self.decode(latent).landmarks
+        return self.decode(self.encode(image).latent(noise)).landmarks
 
     def encode(self, image: Float[Tensor, "b c h w"]) -> Encoding:
         """The latent's distribution."""

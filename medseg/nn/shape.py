@@ -20,6 +20,10 @@ class Encoding(NamedTuple):
     logvar: Tensor
     maps: tuple[Tensor, ...]
 
+    def latent(self, noise: Float[Tensor, "k z"] | None = None) -> Float[Tensor, "k z"]:
+        """The latent's mean, or draws of it by unit normal noise."""
+        return self.mu if noise is None else self.mu + noise * (0.5 * self.logvar).exp()
+
 
 class Shape(NamedTuple):
     """Landmarks (x, y) as shares of the image's side, and the positions of the lookups.

@@ -112,8 +112,7 @@ class Landmarks:
         image = rows_first(batch.image)
         encoding = self.model.encode(image)
         noise = torch.randn(encoding.mu.shape, device=image.device, dtype=encoding.mu.dtype)
-        latent = encoding.mu + noise * (0.5 * encoding.logvar).exp()
-        shape = self.model.decode(latent, encoding.maps)
+        shape = self.model.decode(encoding.latent(noise), encoding.maps)
         found = _SQUARE * self._divergence() * losses.kl(encoding.mu, encoding.logvar)
         found = found + (
             self._from_points(shape, batch)
