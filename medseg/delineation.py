@@ -5,7 +5,7 @@ Source: Gaggion et al. 2025 (arXiv:2512.10715), the spread of decoded draws as u
 a learnt covariance of each landmark and the disagreement of several models add to it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medseg import losses
+from medseg.data.intensity import normalise
 from medseg.geometry import contour
 from medseg.geometry.contour import Contour
+from medseg.geometry.frame import Frame
 from medseg.metrics import quality
 from medseg.metrics.quality import Gate
+from medseg.sample import Sample
 
 SAMPLES = 50
 SIDES_PX = (0, 32, 64, 96, 128, 160, 192, 224, 256)
@@ -54,6 +57,15 @@ class Delineation:
     def sd(self) -> Float[np.ndarray, "n 2"]:
         """Standard deviation of x and y."""
         return np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
+
+
+def framed(
+    sample: Sample, spec: Mapping[str, Any], *, device: str
+) -> tuple[Frame, Float[Tensor, "1 c h w"]]:
+    """A case's square frame and its image as the networks of a `model.json` see it, rows first."""
+    frame = Frame.to(sample.space, spec["size"])
+    image, _ = normalise(frame.image(sample.image), spec["intensity"])
+    return frame, torch.from_numpy(image)[None, ..., 0].transpose(2, 3).to(device)
 
 
 @torch.no_grad()

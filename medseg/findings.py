@@ -12,10 +12,9 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from medseg.data import reverse
-from medseg.data.intensity import normalise
 from medseg.data.landmarks import points_text
 from medseg.data.table import Record, Table
-from medseg.delineation import Delineation, delineate, evidence, perturbed
+from medseg.delineation import Delineation, delineate, evidence, framed, perturbed
 from medseg.geometry import contour
 from medseg.geometry.contour import Contour
 from medseg.geometry.frame import Frame
@@ -191,9 +190,7 @@ class Reverse:
             if record.label is None and record.landmarks is None:
                 continue
             sample = self.table.load(record, with_target=False)
-            frame = Frame.to(sample.space, spec["size"])
-            image, _ = normalise(frame.image(sample.image), spec["intensity"])
-            shown = torch.from_numpy(image)[None, ..., 0].transpose(2, 3).to(device)
+            _, shown = framed(sample, spec, device=device)
             latent = delineate(shown, networks[:1], samples=2).latent
             load = functools.partial(self._known, record)
             self.marks[record.case] = hash_array(sample.image)

@@ -12,6 +12,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -22,12 +23,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from medseg import findings, losses
-from medseg.data.intensity import normalise
 from medseg.data.pictures import numbered, points
 from medseg.data.poses import copies
-from medseg.delineation import SAMPLES, calibrated, delineate
-from medseg.geometry import contour
-from medseg.geometry.frame import Frame
+from medseg.delineation import SAMPLES, calibrated, delineate, framed
+from medseg.geometry import contour, graph
 from medseg.sample import Batch, Sample
 
 log = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ class Landmarks:
 
     def _from_masks(self, shape: Any, batch: Batch) -> Tensor:  # noqa: ANN401
         """Distances to the outlines of the masks, of even and smooth contours."""
-        coarse = self._coarse(shape.positions)
+        coarse = contour.slices(graph.coarse(self.organs))
         total = shape.landmarks.new_zeros(())
         for k, organ in enumerate(self.organs):
             known = self._known(batch)[:, k]
@@ -180,12 +179,6 @@ class Landmarks:
     @property
     def _count(self) -> int:
         return sum(organ.nodes for organ in self.organs)
-
-    def _coarse(self, positions: Sequence[Tensor]) -> dict[str, slice]:
-        """Which nodes of a coarse graph are whose; half of each organ's, rounded up."""
-        del positions
-        halves = [contour.Contour(o.name, -(-o.nodes // 2), o.closed) for o in self.organs]
-        return contour.slices(halves)
 
     def _known(self, batch: Batch) -> Bool[Tensor, "b k"]:
         """Whether somebody outlined the organ in the image; open contours have no outline."""
@@ -264,10 +257,13 @@ class Landmarks:
         """What prediction needs beside the weights: organs, size, and what is familiar."""
         del val
         self.model.eval().to(device)
-        images = [(n, rows_first(one.image).to(device)) for n, one in copies(train)]
-        if len({number for number, _ in images}) < _LEAST:
+        batches = iter(train)
+        first = list(islice(batches, _LEAST))
+        if len(first) < _LEAST:
             log.warning("fewer than %d training images: the model gets no quality gate", _LEAST)
             return {}
+        seen = copies(chain(first, batches))
+        images = ((number, rows_first(one.image).to(device)) for number, one in seen)
         return {"gate": calibrated(images, self.model, organs=self.organs).to_json()}
 
 
@@ -353,11 +349,9 @@ def predict(
     spec = networks.spec
     if options.samples < 2:
         raise ValueError(f"--samples {options.samples}: uncertainty needs at least 2 draws")
-    frame = Frame.to(sample.space, spec["size"])
+    frame, shown = framed(sample, spec, device=networks.device)
     nets = [package.network for package in networks.packages]
     organs = nets[0].organs
-    image, _ = normalise(frame.image(sample.image), spec["intensity"])
-    shown = rows_first(torch.from_numpy(image)[None]).to(networks.device)
     found = delineate(shown, nets, samples=options.samples)
     # rounded as in the table, so that it draws the label exactly
     pixels = frame.to_pixels(found.landmarks).round(4)

@@ -1,9 +1,9 @@
-import csv
 import json
 
 import nibabel as nib
 import numpy as np
 import pytest
+from scored import summary, table
 
 from medseg.cli import main
 from medseg.data import pairs
@@ -64,15 +64,6 @@ def evaluate(folder, *options, reference="samples.csv", out="out", pictures=0):
         ["evaluate", "--in", str(folder / "predictions"), "--reference", str(folder / reference),
          "--out", str(folder / out), *options]
     )  # fmt: skip
-
-
-def table(path):
-    with path.open(newline="") as stream:
-        return {(row["case"], row["structure"]): row for row in csv.DictReader(stream)}
-
-
-def summary(folder, out="out"):
-    return json.loads((folder / out / "summary.json").read_text())
 
 
 def test_scores_have_a_row_a_case_and_structure_and_the_promised_header(study):

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from scored import summary, table
 
 from medseg.cli import main
 from medseg.data.landmarks import write_points_csv
@@ -93,15 +94,6 @@ def evaluate(folder, *options, predictions="predictions", reference="samples.csv
         ["evaluate", "--in", str(folder / predictions), "--reference", str(folder / reference),
          "--out", str(folder / out), *options, *pictures]
     )  # fmt: skip
-
-
-def table(path):
-    with path.open(newline="") as stream:
-        return {(row["case"], row["structure"]): row for row in csv.DictReader(stream)}
-
-
-def summary(folder, out="out"):
-    return json.loads((folder / out / "summary.json").read_text())
 
 
 def test_landmarks_are_scored_in_the_square_at_1024(study):

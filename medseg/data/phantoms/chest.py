@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from medseg.data.phantoms import thorax
+from medseg.data.phantoms.cases import Cases
 from medseg.data.phantoms.film import Place, cover, expose
 from medseg.data.phantoms.obstacles import obstruct
-from medseg.data.phantoms.spine import SPLITS
 from medseg.data.phantoms.thorax import Thorax
 from medseg.data.radiographs import NODES, Radiograph, chosen, write_sheet
 from medseg.data.sheet import Record
@@ -57,11 +57,7 @@ class Chest:
         occluded: float = 0.25,
         unannotated: float = 0.25,
     ) -> None:
-        if min(n_train, n_val, n_test) < 0 or n_train + n_val + n_test == 0:
-            raise ValueError(
-                f"n_train {n_train}, n_val {n_val}, n_test {n_test}: none may be negative and at "
-                "least one must be positive"
-            )
+        self.cases = Cases(n_train, n_val, n_test, seed)
         if size < 32:
             raise ValueError(f"size is {size}; a chest needs at least 32 pixels a side")
         if noise < 0:
@@ -69,19 +65,14 @@ class Chest:
         for name, share in (("occluded", occluded), ("unannotated", unannotated)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}; give a share from 0 to 1")
-        self.counts = dict(zip(SPLITS, (n_train, n_val, n_test), strict=True))
-        self.seed, self.size, self.noise = seed, size, noise
+        self.size, self.noise = size, noise
         self.contours = chosen(organs)
         self.organs = [contour.name for contour in self.contours]
         self.occluded, self.unannotated = occluded, unannotated
 
     def records(self) -> list[Record]:
         """One record a case; nothing has been drawn yet."""
-        return [
-            Record(case=f"{split}-{i:03d}", subject=f"{split}-{i:03d}", split=split, paths={})
-            for split, n in self.counts.items()
-            for i in range(n)
-        ]
+        return self.cases.records()
 
     def load(self, record: Record, *, with_target: bool = True) -> Sample:
         """Draw one case: grey values 0 to 255, label flags and landmarks in pixels."""
@@ -102,7 +93,7 @@ class Chest:
 
     def draw(self, record: Record) -> tuple[Radiograph, dict[str, Float[np.ndarray, "m 2"]]]:
         """One case, and the whole contour of each of its annotated organs in pixels, finely."""
-        rng = self._stream(record)
+        rng = self.cases.stream(record)
         chest = thorax.draw(rng)
         place = _placed(rng, chest, self.size)
         picture = expose(rng, chest, size=self.size, place=place)
@@ -123,13 +114,6 @@ class Chest:
         pixels = _developed(rng, picture, noise=self.noise)
         image = Radiograph(pixels, flags, np.concatenate(nodes), place.pixel_mm)
         return image, curves
-
-    def _stream(self, record: Record) -> np.random.Generator:
-        """The random stream of one case, from seed, split and place in the split alone."""
-        split, _, place = record.case.partition("-")
-        if split not in SPLITS or not place.isdigit():
-            raise ValueError(f"{record.case!r} is no case of this data set; take one of records()")
-        return np.random.default_rng([self.seed, SPLITS.index(split), int(place)])
 
 
 def _placed(rng: np.random.Generator, chest: Thorax, size: int) -> Place:

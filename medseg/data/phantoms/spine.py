@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from medseg.data.phantoms.anatomy import Canvas, column, paint_column, smooth
+from medseg.data.phantoms.cases import Cases
 from medseg.data.phantoms.surroundings import habit, paint_surroundings
 from medseg.data.sheet import Record
 from medseg.geometry.grid import Grid, Orientation
@@ -22,7 +23,6 @@ from medseg.provenance import atomic_folder
 from medseg.sample import Sample
 
 CHANNELS = ("fat", "inphase", "opposed", "water")
-SPLITS = ("train", "val", "test")
 FINER = 2
 _FULL_SCALE = 1000.0
 _ORIENTATIONS = (
@@ -62,31 +62,22 @@ class Spine:
         spacing_mm: Sequence[float] = (4.0, 3.0, 3.0),
         noise: float = 0.035,
     ) -> None:
-        if min(n_train, n_val, n_test) < 0 or n_train + n_val + n_test == 0:
-            raise ValueError(
-                f"n_train {n_train}, n_val {n_val}, n_test {n_test}: none may be negative and at "
-                "least one must be positive"
-            )
+        self.cases = Cases(n_train, n_val, n_test, seed)
         if len(shape) != 3 or min(shape) < 8:
             raise ValueError(f"shape is {list(shape)}; give three axes of at least 8 voxels")
         if len(spacing_mm) != 3 or min(spacing_mm) <= 0:
             raise ValueError(f"spacing_mm is {list(spacing_mm)}; give three positive lengths")
-        self.counts = dict(zip(SPLITS, (n_train, n_val, n_test), strict=True))
-        self.seed, self.noise = seed, noise
+        self.noise = noise
         self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
         self.spacing_mm = tuple(float(mm) for mm in spacing_mm)
 
     def records(self) -> list[Record]:
         """One record a case; nothing has been drawn yet."""
-        return [
-            Record(case=f"{split}-{i:03d}", subject=f"{split}-{i:03d}", split=split, paths={})
-            for split, n in self.counts.items()
-            for i in range(n)
-        ]
+        return self.cases.records()
 
     def load(self, record: Record, *, with_target: bool = True) -> Sample:
         """Draw one case: whole-numbered float32 contrasts and the disc numbers."""
-        rng = self._stream(record)
+        rng = self.cases.stream(record)
         water, fat, discs = _render(rng, self.shape, self.spacing_mm)
         water, fat = _scan(rng, water, fat, self.noise)
         image = np.stack([fat, water + fat, np.abs(water - fat), water])
@@ -131,13 +122,6 @@ class Spine:
                 )
             nifti.write(folder / names[-1], labels, grid=sample.space, meta={}, dtype=np.uint8)
             yield [record.case, record.subject, *names, record.split]
-
-    def _stream(self, record: Record) -> np.random.Generator:
-        """The random stream of one case, from seed, split and place in the split alone."""
-        split, _, place = record.case.partition("-")
-        if split not in SPLITS or not place.isdigit():
-            raise ValueError(f"{record.case!r} is no case of this data set; take one of records()")
-        return np.random.default_rng([self.seed, SPLITS.index(split), int(place)])
 
 
 def _render(
