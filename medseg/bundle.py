@@ -154,8 +154,8 @@ def _data_format(model: Package) -> dict[str, Any]:
         **common,
         "format": "magnitude",
         "modality": "MR",
-        "num_channels": len(model.channels),
-        "channel_def": {str(n): c for n, c in enumerate(model.channels)},
+        "num_channels": len(model.inputs),
+        "channel_def": {str(n): c for n, c in enumerate(model.inputs)},
     }
     pred = {
         **common,

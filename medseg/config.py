@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg import defaults, naming, schema, signature
-from medseg.naming import default_run as default_run
-from medseg.naming import variant as variant
+from medseg.naming import variant
 from medseg.provenance import existing, hash_value, sole, tidy, unwritable
 from medseg.schema import MACHINE, OPEN_GROUPS, DataConfig, TrainerConfig
 
@@ -43,7 +42,7 @@ def register() -> None:
     if OmegaConf.has_resolver("medseg.run"):
         return
     data = OmegaConf.structured(DataConfig)
-    for section in (data.source, data.labels, data.organs):
+    for section in (data.source, data.labels, data.organs, data.reading):
         OmegaConf.set_struct(section, False)
     groups: dict[Any, Any] = {n: DictConfig({}, flags={"struct": False}) for n in OPEN_GROUPS}
     groups["block"] = DictConfig(None, flags={"struct": False})
@@ -141,6 +140,12 @@ def accepts(node: Any, argument: str) -> bool:  # noqa: ANN401 -- any recipe nod
     return argument in signature.arguments(signature.locate(plain(node)["_target_"]))
 
 
+def check_cases(cfg: "DictConfig") -> None:
+    """Refuse a task, a network and data of which only some are about classes of whole cases."""
+    kinds = (signature.locate(plain(cfg[group])["_target_"]) for group in ("task", "model"))
+    schema.check_cases(cfg.choices, data=bool(cfg.data.classes), kinds=list(kinds))
+
+
 def refers(node: "DictConfig", group: str) -> bool:
     """Whether a node takes in another group by interpolation."""
     from omegaconf import OmegaConf
@@ -166,10 +171,8 @@ def text(cfg: "DictConfig") -> str:
 
 
 def facts(cfg: "DictConfig") -> dict[str, Any]:
-    """What the data say about any network or task: counts, and the organs if there are some."""
-    counts = {"in_channels": len(cfg.data.channels), "n_classes": len(cfg.data.labels) + 1}
-    organs = plain(cfg.data.organs)
-    return counts | ({"organs": organs} if organs else {})
+    """What the data say about any network or task: counts, and organs or complex input if any."""
+    return schema.facts(plain(cfg.data))
 
 
 def given(cfg: "DictConfig", group: str = "model") -> dict[str, Any]:

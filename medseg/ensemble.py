@@ -1,5 +1,6 @@
 """The networks of one call on one device: what predict hands to a task, whatever the task is."""
 
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float, Num
 
 from medseg import package
+from medseg.data.classes import centred, flat
 from medseg.data.table import coarsest_axis
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
@@ -116,6 +118,48 @@ class Ensemble:
             "probabilities": None if frames is None else frames.transpose(1, 2, 3, 0),
         }
 
+    def classify(
+        self, image: Float[np.ndarray, "c x y z"], passage: Passage | Frame, *, mirror: bool = False
+    ) -> Float[np.ndarray, "m k"]:
+        """Each network's class probabilities of a prepared volume, seen about its centre."""
+        try:
+            return np.stack([self._shares(one, image, passage, mirror) for one in self.packages])
+        except torch.OutOfMemoryError:
+            if self.device == "cpu":
+                raise
+            self.leave_card()
+            return np.stack([self._shares(one, image, passage, mirror) for one in self.packages])
+        finally:
+            self.progress(1.0)
+
+    @torch.no_grad()
+    def _shares(
+        self, one: Package, image: np.ndarray, passage: Passage | Frame, mirror: bool
+    ) -> Float[np.ndarray, " k"]:
+        """One network's class probabilities, averaged over flips if `mirror`."""
+        member, spec = self._member(one, passage), one.spec
+        size, axis = spec["patch_size"], member.tiling.slice_axis
+        seen = flat(torch.from_numpy(image).float(), axis if spec["ndim"] == 2 else None)
+        if any(length > wanted for length, wanted in zip(seen.shape[1:], size, strict=True)):
+            voxels, middle = (" x ".join(map(str, n)) for n in (seen.shape[1:], size))
+            text = f"the image has {voxels} voxels and the network sees the middle {middle} of them"
+            warnings.warn(text, stacklevel=2)
+        batch = centred(seen, size, outside=member.tiling.outside)[None].to(self.device)
+        axes = range(2, batch.ndim)
+        flips = [f for n in range(batch.ndim - 1) for f in itertools.combinations(axes, n)]
+        views = [batch.flip(flip) for flip in (flips if mirror else flips[:1])]
+        logits = torch.cat([member.forward(view).float() for view in views])
+        if logits.shape != (len(views), len(spec["classes"])):
+            raise ValueError(
+                f"the network made {tuple(logits.shape[1:])} numbers of an image; wanted one a "
+                f"class, {len(spec['classes'])}"
+            )
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError(
+                "the network's output is not finite; its weights or its input are broken"
+            )
+        return (logits / spec["temperature"]).softmax(1).mean(0).cpu().numpy()
+
     def leave_card(self) -> None:
         """Go on with the processor, as after a card's OutOfMemoryError."""
         warnings.warn(f"{self.device} is too small; going on with the cpu", stacklevel=2)
@@ -136,5 +180,6 @@ class Ensemble:
             patch_size=tuple(spec["patch_size"]),
             stride=one.stride,
             overlap=OVERLAP if overlap is None else overlap,
+            outside=0.0 if spec.get("complex_input") else None,
         )
         return Member(half(one.network, spec.get("precision")), tiling, one.network)

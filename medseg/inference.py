@@ -40,14 +40,16 @@ def sliding_window(
     overlap: float = OVERLAP,
     batch_size: int = BATCH_SIZE,
     mirror: bool = False,
+    outside: float | None = None,
 ) -> Float[Tensor, "k x y z"]:
     """Class probabilities of a volume that fits into memory, on the image's device.
 
     `network_fn` takes windows "b c *s" to logits "b k *s"; put it in evaluation mode first, then
-    the result does not depend on the batch size. `mirror` averages over all flips of the window.
+    the result does not depend on the batch size. `mirror` averages over all flips of the window;
+    `outside` is what lies around the volume, by default each channel's smallest value.
     """
     sizes = (stride,) * ndim if isinstance(stride, int) else tuple(stride)
-    tiling = Tiling(ndim, slice_axis or 0, tuple(patch_size), sizes, overlap)
+    tiling = Tiling(ndim, slice_axis or 0, tuple(patch_size), sizes, overlap, outside)
     out = torch.empty((n_classes, *image.shape[1:]), device=image.device)
     axis = slab_axis(tiling, image.shape[1:])
     walk = slabs(
@@ -80,7 +82,7 @@ def slabs(
     device = torch.device(device or image.device)
     total = Total(n_classes, shape, tiling=tiling, axis=axis, device=device)
     todo = _route(tiling.starts(shape), axis)
-    fill = image.amin((1, 2, 3))
+    fill = tiling.fill(image)
     while todo:
         batch = todo[:batch_size]
         windows = torch.stack([cut(image, s, size=size, fill=fill) for s in batch]).to(device)

@@ -63,6 +63,13 @@ class Package:
         return tuple(self.spec["channels"])
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the real numbers that enter a voxel: a complex channel is two of them."""
+        from medseg.data.complex_input import entering
+
+        return entering(self.channels, self.spec.get("complex_input"))
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes 1..K, if the task has any; class 0 is the background."""
         return tuple(self.spec.get("labels", ()))
@@ -282,10 +289,13 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "network": (lambda v: isinstance(v, dict), "a network's name, class and arguments"),
     "channels": (_words, "a list of different names"),
     "labels": (lambda v: isinstance(v, dict) and _words(list(v)), "names and source values"),
+    "classes": (_words, "a list of different names"),
+    "temperature": (lambda v: isinstance(v, int | float) and v > 0, "a number above 0"),
     "spacing_mm": (_spacing, "null or three millimetres"),
     "intensity": (lambda v: isinstance(v, str), "the name of a normalisation"),
     "ndim": (lambda v: v in {2, 3}, "2 or 3"),
     "slice_axis": (lambda v: v is None or v in {0, 1, 2}, "0, 1 or 2"),
+    "complex_input": (lambda v: v is None or isinstance(v, str), "a definition's name"),
     "size": (lambda v: type(v) is int and v > 0, "the side of the working square in pixels"),
     "patch_size": (_sizes, "whole numbers of voxels"),
     "overlap": (_share, "null or a share of the window below 1"),

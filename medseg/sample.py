@@ -19,12 +19,14 @@ class Sample:
 
     Attributes:
         id: the case's name, unique in its data set; it names every output file.
-        image: values in the file's own scale (slope and intercept applied).
+        image: values in the file's own scale (slope and intercept applied); complex64 where the
+            file holds complex numbers.
         space: where the voxels lie.
         channels: one name a channel.
         target: label values on the same grid, if the case has a reference.
         landmarks: x and y in pixels of the image from its top left corner, NaN where a node is
             not annotated, if the case has any.
+        category: the case's class as an index into the recipe's classes, if it has one.
         subject: the person; cases of one subject never stand on both sides of a split.
         split: train, val, test, or empty.
         sources: channel name to the path it was read from.
@@ -37,6 +39,7 @@ class Sample:
     channels: tuple[str, ...]
     target: Integer[np.ndarray, "*space"] | None = None
     landmarks: Float[np.ndarray, "n 2"] | None = None
+    category: int | None = None
     subject: str = ""
     split: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +54,8 @@ class Sample:
 class Batch:
     """Samples of one shape, stacked; `present` says which channels each one really has.
 
+    The target is a class a voxel, or one a case. With `complex_parts` the first half of the
+    channels are real parts and the second half the imaginary parts of the same complex channels.
     Points are x and y in the unit square that the image covers, NaN where not annotated: landmarks
     node by node, outlines of each organ's mask as closed contours whose points have no number.
     """
@@ -61,6 +66,7 @@ class Batch:
     present: "Bool[Tensor, 'b c']"
     landmarks: "Float[Tensor, 'b n 2'] | None" = None
     outlines: "Float[Tensor, 'b k m 2'] | None" = None
+    complex_parts: bool = False
 
     def to(self, device: Any) -> "Batch":  # noqa: ANN401 -- torch.device or its name
         """The batch on another device."""
@@ -75,6 +81,7 @@ class Batch:
             present=self.present.to(device, non_blocking=True),
             landmarks=points,
             outlines=lines,
+            complex_parts=self.complex_parts,
         )
 
 

@@ -5,7 +5,7 @@ Pure Python, no Hydra: `config` hands these schemas to it and puts its refusals 
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -26,6 +26,11 @@ class DataConfig:
         organs: contour to its number of nodes (or {nodes, closed}); the labels of such data are
             bit flags, bit k for the k-th organ.
         size: side in pixels of the square that a radiograph is brought to; null is by spacing_mm.
+        complex_input: how complex numbers are made of the files (medseg/data/complex_input.py);
+            null for real data.
+        reading: options of the files' format, as `medseg predict` has them ({reconstruction: sense});
+            models read their inputs by the same ones.
+        classes: what whole cases are told apart as, by the sheet's column `class`.
     """
 
     source: dict[str, Any] = field(default_factory=dict)
@@ -34,6 +39,9 @@ class DataConfig:
     instances: list[str] = field(default_factory=list)
     organs: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
+    complex_input: str | None = None
+    classes: list[str] = field(default_factory=list)
+    reading: dict[str, Any] = field(default_factory=dict)
     spacing_mm: list[float | None] | None = None
     intensity: str = "zscore"
     slice_axis: int | None = None
@@ -186,6 +194,40 @@ def check_pair(choices: Mapping[str, Any], *, draws: bool, wants: bool, organs: 
             f"data.organs names contours, and model={network} labels pixels; name classes in "
             "data.labels in their place, or choose model=hybridgnet task=landmarks"
         )
+
+
+def facts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a data section says about any network or task that asks for it by name.
+
+    Channels are counted as they are stored: a complex one is two, its real and imaginary part.
+    """
+    from medseg.data.complex_input import stored
+
+    counts = {
+        "in_channels": stored(data["channels"], data["complex_input"]),
+        "n_classes": len(data["classes"]) or len(data["labels"]) + 1,
+    }
+    others = {"organs": data["organs"], "complex_input": data["complex_input"]}
+    return counts | {name: value for name, value in others.items() if value}
+
+
+def check_cases(choices: Mapping[str, Any], *, data: bool, kinds: Sequence[Any]) -> None:
+    """Refuse classes of whole cases without a task and a network for them, and the reverse.
+
+    `kinds` are the classes of task and network: those that sort cases say so by `of_cases`.
+    """
+    task, network = (bool(getattr(kind, "of_cases", False)) for kind in kinds)
+    if data == task == network:
+        return
+    wanted = "model=complexresnet task=classify"
+    if data:
+        other = f"task={choices.get('task')}" if not task else f"model={choices.get('model')}"
+        raise ValueError(f"data.classes tells whole cases apart, and {other} does not; add {wanted}")
+    names = [f"task={choices.get('task')}"] * task + [f"model={choices.get('model')}"] * network
+    raise ValueError(
+        f"{' and '.join(names)} tells whole cases apart; name what as in data.classes=[a,b] (a "
+        f"sheet's column `class` says it of each case), with {wanted}"
+    )
 
 
 def _spell(kind: Any) -> str:  # noqa: ANN401 -- any annotation

@@ -29,7 +29,8 @@ class Tiling:
     A 2-D network sees whole slices across `slice_axis`, their two axes in the volume's order. A 3-D
     network sees windows of `patch_size`, or of the volume's own size where that is smaller. Either
     way sizes are made multiples of `stride` by adding voxels evenly on both sides; they hold the
-    channel's smallest value, which after normalisation is air (0 for a channel that is absent).
+    channel's smallest value, which after normalisation is air (0 for a channel that is absent),
+    or `outside` where that is a number, as complex values need.
     """
 
     ndim: int
@@ -37,6 +38,12 @@ class Tiling:
     patch_size: tuple[int, ...]
     stride: tuple[int, ...]
     overlap: float = OVERLAP
+    outside: float | None = None
+
+    def fill(self, image: Float[Tensor, "c x y z"]) -> Float[Tensor, " c"]:
+        """What voxels outside the volume hold."""
+        low = image.amin((1, 2, 3))
+        return low if self.outside is None else torch.full_like(low, self.outside)
 
     def window(self, shape: Sequence[int]) -> Start:
         """Size of a window in a volume of `shape`; one voxel across the slices of a 2-D network."""

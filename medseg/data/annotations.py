@@ -13,7 +13,7 @@ from medseg.data.landmarks import inside, read_points
 from medseg.data.sheet import Problem, Record
 from medseg.geometry.contour import Contour, contours, rasterise, self_intersections, slices
 from medseg.geometry.grid import Grid
-from medseg.io.image import spacing_of
+from medseg.io.kspace import spacing_of
 from medseg.metrics import quality
 
 LEAST_DICE = 0.5
@@ -67,14 +67,14 @@ def of_spacing(record: Record) -> tuple[list[Problem], list[str]]:
     if not record.spacing_mm:
         return [], []
     try:
-        across, down = spacing_of(record.spacing_mm)
+        plane = spacing_of(record.spacing_mm)[:2]
     except ValueError:
         found, cure = repr(record.spacing_mm), "write a number, or leave the cell empty"
         expected = "millimetres, e.g. 0.35 or 0.35,0.4"
         return [Problem(record.case, "spacing_mm", found, expected, cure)], []
-    if max(across, down) < OBLONG * min(across, down):
+    if max(plane) < OBLONG * min(plane):
         return [], []
-    told = f"{record.case}: by spacing_mm a pixel is {across:g} mm wide and {down:g} mm high"
+    told = f"{record.case}: by spacing_mm a pixel is {plane[0]:g} mm wide and {plane[-1]:g} mm high"
     return [], [f"{told}; a decimal comma is to be a point"]
 
 

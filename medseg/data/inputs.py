@@ -165,6 +165,7 @@ def _odd(name: str, values: np.ndarray) -> list[str]:
     """What a channel's range says against it."""
     if not values.size:
         return []
+    values = np.abs(values) if np.iscomplexobj(values) else values
     low, high = float(np.min(values)), float(np.max(values))
     if low == high:
         return [

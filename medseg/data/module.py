@@ -1,6 +1,6 @@
 """The one LightningDataModule: prepared cases in, batches of patches and whole cases out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from medseg.data.classes import Classes
 from medseg.data.patches import Batches, Case, Patches, generator
 from medseg.data.pictures import Pictures, points
 from medseg.data.prepared import Prepared, PreparedRecord
@@ -58,12 +59,16 @@ class DataModule(LightningDataModule):
         self.augment, self.sampling = augment, sampling
         spacing = self.train[0].spacing_mm
         self.spacing_mm = tuple(s for a, s in enumerate(spacing) if a != self.slice_axis)
+        self.complex_parts = bool(prepared.meta.get("complex_input"))
         self.patches = self._items(patch_size)
 
-    def _items(self, patch_size: Sequence[int]) -> Patches | Pictures:
-        """What training draws from: patches of scans, or radiographs with their landmarks."""
+    def _items(self, patch_size: Sequence[int]) -> Patches | Pictures | Classes:
+        """What training draws from: patches of scans, radiographs with their landmarks, or cases."""
         if self.prepared.meta.get("organs"):
             return Pictures(self.prepared, self.train)
+        if self.prepared.meta.get("classes"):
+            axis = self.slice_axis
+            return Classes(self.prepared, self.train, size=patch_size, slice_axis=axis)
         cases = range(len(self.train))
         items: list[tuple[int, int | None]] = [(n, None) for n in cases]
         if self.slice_axis is not None:
@@ -75,6 +80,7 @@ class DataModule(LightningDataModule):
             slice_axis=self.slice_axis,
             foreground=self.sampling.foreground,
             seed=self.sampling.seed,
+            outside=outside(self.prepared.meta),
         )
 
     def steps_per_epoch(self, world: int = 1) -> int:
@@ -137,6 +143,7 @@ class DataModule(LightningDataModule):
         """Augment training batches; the step and the process say which numbers are drawn."""
         del dataloader_idx
         trainer = self.trainer
+        batch = replace(batch, complex_parts=self.complex_parts)
         if trainer is None or not trainer.training or not self.augment.transforms:
             return batch
         source = generator(self.sampling.seed, trainer.global_step, trainer.global_rank, -2)
@@ -181,12 +188,19 @@ class Whole:
         target = None
         if sample.target is not None:
             target = torch.from_numpy(np.array(sample.target, dtype=np.int64))[None]
+        if sample.category is not None:
+            target = torch.tensor([sample.category])
         present = sample.meta.get("present") or (True,) * len(image)
         batch = Batch(image[None], target, (record.case,), torch.tensor([present]))
         if not self.prepared.meta.get("organs"):
             return batch
         landmarks, outlines = points(self.prepared, record)
         return replace(batch, landmarks=landmarks[None], outlines=outlines[None])
+
+
+def outside(meta: Mapping[str, Any]) -> float | None:
+    """What lies around an image: zero for complex values, else each channel's smallest value."""
+    return 0.0 if meta.get("complex_input") else None
 
 
 def slice_axis(prepared: Prepared) -> int:

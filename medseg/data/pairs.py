@@ -1,7 +1,7 @@
 """A prediction and its reference: found by the case's name, laid on one grid, scored."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from jaxtyping import Integer
 from medseg.data.align import onto, unaligned
 from medseg.data.labels import values_in
 from medseg.data.sheet import Record, read
-from medseg.data.table import crop, cropped_axis, gather, read_labels
+from medseg.data.table import crop, cropped_axis, gather, read_labels, spaced
 from medseg.geometry.grid import Grid
 from medseg.io import formats
 from medseg.metrics.structures import Structure, score_case
@@ -72,6 +72,13 @@ def sheet_of(reference: Path) -> Path | None:
     """The sample sheet that a reference is or holds."""
     inside = reference / "samples.csv"
     return reference if reference.is_file() else inside if inside.is_file() else None
+
+
+def recipe_of(reference: Path) -> dict[str, Any]:
+    """What prepared data were made by, where the reference is the sheet beside them."""
+    sheet = sheet_of(reference)
+    beside = sheet.parent / "prepared.json" if sheet else None
+    return read_json(beside) if beside and beside.is_file() else {}
 
 
 def records_of(reference: Path) -> list[Record]:
@@ -230,7 +237,7 @@ def truth(job: Job) -> tuple[Labels, Grid]:
     if job.record.slices is None or job.image is None:
         return labels, grid
     try:
-        scan = formats.read_header(job.image)
+        scan = formats.read_header(job.image, **spaced(job.record, job.image, {}))
     except (ValueError, OSError, EOFError):
         return labels, grid
     turned = onto(labels, grid, wanted=scan)
@@ -264,8 +271,9 @@ def shown(
     image = None
     if job.image is not None:
         with contextlib.suppress(ValueError, OSError):
-            scan = formats.read(job.image)
-            image = onto(scan.image[0], scan.space, wanted=native)
+            scan = formats.read(job.image, **spaced(job.record, job.image, {}))
+            seen = np.abs(scan.image[0]) if np.iscomplexobj(scan.image) else scan.image[0]
+            image = onto(seen, scan.space, wanted=native)
     return image, theirs, None if prediction is None else ours, native
 
 
@@ -283,6 +291,12 @@ def _read_prediction(job: Job) -> tuple[Labels | None, Grid | None, str]:
     except (ValueError, OSError, EOFError) as error:
         return None, None, str(error)
     return found, grid, ""
+
+
+def strangers(found: Iterable[str], cases: Iterable[str]) -> list[str]:
+    """A warning where cases were predicted that the reference does not know."""
+    extra = sorted(set(found) - set(cases))
+    return [f"predictions without a reference: {listed(extra)}"] if extra else []
 
 
 def files(record: Record, sheet: Path | None) -> list[str]:

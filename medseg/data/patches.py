@@ -44,6 +44,7 @@ class Patches:
         slice_axis: the axis across 2-D patches; None for 3-D ones.
         foreground: share of the patches that hold a voxel of a class drawn first.
         seed: of the whole training.
+        outside: what fills a patch beyond the volume; none is each channel's smallest value.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Patches:
         slice_axis: int | None,
         foreground: float,
         seed: int,
+        outside: float | None = None,
     ) -> None:
+        self.outside = outside
         self.load, self.items, self.size = load, list(items), tuple(size)
         self.slice_axis, self.foreground, self.seed = slice_axis, foreground, seed
         self._places: dict[int, list[np.ndarray]] = {}
@@ -110,9 +113,10 @@ class Patches:
         return [int(i) for i in np.unravel_index(voxel, case.target.shape)]
 
     def _floor(self, number: int, case: Case) -> np.ndarray:
-        """What fills a patch outside the volume: each channel's smallest value, as in inference."""
+        """What fills a patch outside the volume, as in inference."""
         if number not in self._floors:
-            self._floors[number] = np.asarray(case.image.min((1, 2, 3)))
+            low = np.asarray(case.image.min((1, 2, 3)))
+            self._floors[number] = low if self.outside is None else np.full_like(low, self.outside)
         return self._floors[number]
 
 

@@ -34,8 +34,8 @@ class Place:
 
     `key` holds what the prediction is made of: inputs, models, options. `whats` names what a task
     makes: the first is `<case>` alone, others `<case>_<what>`; one with a suffix of its own
-    (`points.csv`, `overlay.png`) is text or bytes, the rest are arrays in the format of the case's
-    domain.
+    (`points.csv`, `overlay.png`), which its file keeps, is text or bytes, the rest are arrays in
+    the format of the case's domain.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Place:
         """The file of one output; arrays have the suffix of the inputs' domain."""
         first = next(iter(self.record.paths.values()))
         suffix = "" if "." in what else formats.output_suffix(first)
-        ending = "" if what == self.whats[0] else f"_{what}"
+        ending = Path(what).suffix if what == self.whats[0] else f"_{what}"
         return self.folder / f"{self.record.case}{ending}{suffix}"
 
     @property

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from medseg.data import framed, intensity, pool, room, sheet
+from medseg.data import complex_input, framed, pool, room, sheet
 from medseg.data.prepared import FORMAT, index_parts
 from medseg.data.recipe import Recipe
-from medseg.data.table import SHEET, Record, Table, volumes
+from medseg.data.table import SHEET, Record, Table, spaced, volumes
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.provenance import (
@@ -64,6 +64,7 @@ def prepare_dataset(
         table = _table(source, wanted, recipe.get("source"), out)
         wanted = wanted.settled(table)
         table.slice_axis, table.organs = wanted.slice_axis, wanted.organs
+        table.options = wanted.reading
         bare = not (wanted.organs or wanted.labels)
         if bare and any(record.landmarks for record in table.records()):
             text = "the sheet names landmarks, and data.organs is empty: they are not read"
@@ -179,7 +180,8 @@ def _workers(records: Sequence[Record], recipe: Recipe) -> int:
     channel, path = next(iter(records[0].paths.items()))
     try:
         volume = volumes(records[0], recipe.volume)[channel]
-        passage = recipe.passage(formats.read_header(path, volume=volume))
+        options = spaced(records[0], path, recipe.reading)
+        passage = recipe.passage(formats.read_header(path, volume=volume, **options))
     except (ValueError, OSError, EOFError):
         return 1
     voxels = max(math.prod(passage.native.shape), math.prod(passage.working.shape))
@@ -199,6 +201,8 @@ def prepare_case(
     contents = [{k: f["sha256"] for k, f in files.items()}, label and label["sha256"]]
     if recipe.organs:
         contents += [points and points["sha256"], record.spacing_mm]
+    if recipe.complex_input:
+        contents += [record.spacing_mm]
     key = hash_value([recipe.content(), contents, record.slices])[:12]
     folder = out / "cases" / f"{record.case}-{key}"
     was_there = (folder / "case.json").is_file()
@@ -216,12 +220,25 @@ def prepare_case(
         "sources": files,
         "label": label,
         "landmarks": points,
+        "category": _category(record, recipe.classes),
         "notes": dict(record.notes),
     }
     return {**row, **{name: about[name] for name in _FACTS}}, was_there
 
 
 _FACTS = ("shape", "spacing_mm", "native", "statistics", "present", "foreground")
+
+
+def _category(record: Record, classes: Sequence[str]) -> int | None:
+    """The case's class as an index, if the recipe tells cases apart and the sheet names one."""
+    if not classes or not record.category:
+        return None
+    if record.category not in classes:
+        raise ValueError(
+            f"case {record.case}: the column `class` says '{record.category}', and data.classes "
+            f"are {', '.join(classes)}; name it there or mend the sheet"
+        )
+    return classes.index(record.category)
 
 
 def _file(path: Path, out: Path) -> dict[str, str]:
@@ -231,10 +248,11 @@ def _file(path: Path, out: Path) -> dict[str, str]:
 def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> None:
     sample = table.load(record)
     passage = recipe.passage(sample.space)
-    room.check_room(passage, len(recipe.channels), folder=folder)
+    count = complex_input.stored(recipe.channels, recipe.complex_input)
+    room.check_room(passage, count, folder=folder)
     present = sample.meta["present"]
     found: dict[str, Any] = {}
-    shape = (len(recipe.channels), *passage.working.shape)
+    shape = (count, *passage.working.shape)
     scaled = _scaled(sample, passage, recipe, found)
     room.save(folder / "image.npy", scaled, shape=shape, dtype=np.float32)
     foreground = {}
@@ -263,15 +281,27 @@ def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> N
 def _scaled(
     sample: Sample, passage: Passage | Frame, recipe: Recipe, found: dict[str, Any]
 ) -> Iterator[Float[np.ndarray, "1 x y z"]]:
-    """Channel by channel the normalised values; `found` gets the statistics of those there."""
-    for number, channel in enumerate(recipe.channels):
-        working = passage.image(sample.image[number : number + 1])
+    """Channel by channel the normalised values; `found` gets the statistics of those there.
+
+    Complex channels come all at once, in parts.
+    """
+    every = recipe.complex_input is not None
+    pieces = [slice(0, None)] if every else [slice(n, n + 1) for n in range(len(recipe.channels))]
+    for piece in pieces:
+        names = recipe.channels[piece]
         try:
-            values, (numbers,) = intensity.normalise(working, recipe.intensity)
+            values, numbers = complex_input.working(
+                sample.image[piece],
+                passage,
+                method=recipe.intensity,
+                definition=recipe.complex_input,
+                slice_axis=recipe.slice_axis,
+            )
         except ValueError as error:
-            raise ValueError(f"case {sample.id}, {channel}: {error}") from None
-        if sample.meta["present"][number]:
-            found[channel] = numbers
+            raise ValueError(f"case {sample.id}, {', '.join(names)}: {error}") from None
+        seen = complex_input.complex_channels(names, recipe.complex_input)
+        there = dict(zip(recipe.channels, sample.meta["present"], strict=True))
+        found |= {n: about for n, about in zip(seen, numbers, strict=True) if there[n]}
         yield values
 
 
@@ -296,6 +326,9 @@ def _write_index(
         "intensity": recipe.intensity,
         "organs": recipe.organs,
         "size": recipe.size,
+        "complex_input": recipe.complex_input,
+        "classes": recipe.classes,
+        "reading": recipe.reading,
         "slice_axis": recipe.slice_axis,
         "volume": recipe.volume,
         "source": source,

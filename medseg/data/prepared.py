@@ -33,6 +33,7 @@ class PreparedRecord:
         landmarks: the same of the file of points.
         statistics: channel to the foreground's numbers before scaling.
         present: whether each channel was there or is filled with zeros.
+        category: the index of the case's class, where cases are told apart by `classes`.
         foreground: structure to its count of voxels.
     """
 
@@ -51,6 +52,7 @@ class PreparedRecord:
     statistics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     present: tuple[bool, ...] = ()
     foreground: Mapping[str, int] = field(default_factory=dict)
+    category: int | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -94,10 +96,20 @@ class Prepared:
             known[name] = None if row[name] is None else tuple(row[name])
         return PreparedRecord(**known)
 
+    def _present(self, record: PreparedRecord) -> tuple[bool, ...]:
+        """One truth a stored channel: complex channels are stored as two."""
+        definition = self.meta.get("complex_input")
+        if definition is None:
+            return record.present
+        return record.present[:: 2 if definition == "mag_phase" else 1] * 2
+
     @property
     def fingerprint(self) -> str:
         """Changes with the recipe and with any case's content, subject or split."""
-        cases = [[r.case, r.subject, r.split, r.key] for r in self._records]
+        cases = [
+            [r.case, r.subject, r.split, r.key, *([] if r.category is None else [r.category])]
+            for r in self._records
+        ]
         return hash_value([self.meta["fingerprint"], cases])
 
     def records(self) -> list[PreparedRecord]:
@@ -128,10 +140,11 @@ class Prepared:
             channels=self.channels,
             target=target,
             landmarks=landmarks,
+            category=record.category,
             subject=record.subject,
             split=record.split,
             sources={name: source["path"] for name, source in record.sources.items()},
-            meta={"present": record.present, "native": dict(record.native)},
+            meta={"present": self._present(record), "native": dict(record.native)},
         )
 
 

@@ -208,8 +208,9 @@ def _prints(channel: str, image: Num[np.ndarray, "i j k"], grid: Grid) -> dict[s
 
 def _print(image: Num[np.ndarray, "i j k"], grid: Grid) -> str:
     """The hash of float32 values on canonical axes: a re-saved or turned copy has the same."""
-    values = np.ascontiguousarray(grid.orientation.apply(image), dtype=np.float32)
-    return hash_array(values + np.float32(0))
+    kind = np.complex64 if np.iscomplexobj(image) else np.float32
+    values = np.ascontiguousarray(grid.orientation.apply(image), dtype=kind)
+    return hash_array((values + kind(0)).view(np.float32))
 
 
 def _geometry(
@@ -290,7 +291,7 @@ def _values(case: str, channel: str, image: Num[np.ndarray, "i j k"]) -> Iterato
         yield Problem(
             case,
             "constant",
-            f"{channel}: every voxel is {image.flat[0]:g}",
+            f"{channel}: every voxel is {image.flat[0]:.6g}",
             "an image",
             "export the series again",
         )

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from medseg.data import intensity, labels
+from medseg.data import complex_input, intensity, labels
 from medseg.data.prepared import FORMAT
-from medseg.data.table import Table, coarsest_axis, volumes
+from medseg.data.table import Table, coarsest_axis, spaced, volumes
 from medseg.geometry.contour import contours
 from medseg.geometry.frame import Frame
 from medseg.geometry.grid import Grid
@@ -31,6 +31,9 @@ class Recipe:
     volume: int | None = None
     organs: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None
+    complex_input: str | None = None
+    classes: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Recipe":
@@ -42,10 +45,11 @@ class Recipe:
             raise ValueError(
                 f"data.instances names '{stray[0]}', which data.labels ({', '.join(named)}) has not"
             )
-        method = content.get("intensity", "zscore")
+        method, definition = content.get("intensity", "zscore"), content.get("complex_input")
         if method not in intensity.METHODS:
             known = ", ".join(intensity.METHODS)
             raise ValueError(f"data.intensity={method}; it must be one of {known}")
+        complex_input.check(definition, channels=content["channels"], method=method)
         return cls(
             data=str(content.get("data", "table")),
             channels=tuple(content["channels"]),
@@ -57,6 +61,9 @@ class Recipe:
             volume=content.get("volume"),
             organs=_organs(content, named),
             size=_size(content),
+            complex_input=definition,
+            classes=_classes(content, named),
+            reading=dict(content.get("reading") or {}),
         )
 
     def settled(self, table: Table) -> "Recipe":
@@ -72,7 +79,9 @@ class Recipe:
         if not path.exists():
             raise FileNotFoundError(f"case {first.case}: there is no file {path}; mend the sheet")
         try:
-            grid = formats.read_header(path, volume=volumes(first, self.volume)[channel])
+            options = spaced(first, path, self.reading)
+            volume = volumes(first, self.volume)[channel]
+            grid = formats.read_header(path, volume=volume, **options)
             return replace(self, slice_axis=coarsest_axis(grid))
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"case {first.case}: {error}") from error
@@ -81,8 +90,8 @@ class Recipe:
         """Everything that decides the arrays of a case, as plain JSON values."""
         fields = ("channels", "labels", "spacing_mm", "intensity", "slice_axis", "volume")
         found: dict[str, Any] = plain({name: getattr(self, name) for name in fields})
-        of_plane = {n: plain(getattr(self, n)) for n in ("organs", "size") if getattr(self, n)}
-        return {"format": FORMAT, **found, **of_plane}
+        own = ("organs", "size", "complex_input", "classes", "reading")
+        return {"format": FORMAT, **found, **{n: plain(v) for n in own if (v := getattr(self, n))}}
 
     def passage(self, native: Grid) -> Passage | Frame:
         """The way from a scan's own grid to the one that this recipe wants."""
@@ -103,6 +112,20 @@ def _organs(content: Mapping[str, Any], named: Mapping[str, Any]) -> Mapping[str
         if content.get("size") is None:
             raise ValueError("data.organs needs data.size, the side of the square in pixels")
     return dict(organs)
+
+
+def _classes(content: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[str, ...]:
+    classes = tuple(str(name) for name in content.get("classes") or ())
+    if not classes:
+        return ()
+    if named or content.get("organs"):
+        raise ValueError(
+            "data.classes tells whole cases apart, and data.labels or data.organs names parts of "
+            "them; a data set has one of the three: leave the others empty"
+        )
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ValueError(f"data.classes={list(classes)}; give at least two names, each once")
+    return classes
 
 
 def _size(content: Mapping[str, Any]) -> int | None:

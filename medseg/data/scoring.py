@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medseg.data import pairs, shapes
+from medseg.data import classified, pairs, shapes
+from medseg.data.classified import ClassJob
 from medseg.data.pairs import Job, Result
 from medseg.data.pool import count_workers, each
 from medseg.data.shapes import ShapeJob
 from medseg.io.formats import read_header
+from medseg.metrics.classification import class_names
 
 BYTES_A_VOXEL = 24
 BYTES_A_CONTOUR = 300_000_000
@@ -16,6 +18,9 @@ FEW_CONTOURS = 12
 
 def scored(jobs: Sequence[Job], workers: int | None) -> list[Result]:
     """Their results, in their order."""
+    named = [job for job in jobs if isinstance(job, ClassJob)]
+    if named:
+        return [classified.score(job) for job in named]
     contours = [job for job in jobs if isinstance(job, ShapeJob)]
     if workers is None:
         workers = _of_contours(contours) if contours else _of_volumes(jobs)
@@ -40,7 +45,12 @@ def _of_volumes(jobs: Sequence[Job]) -> int:
 
 
 def complete(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Structures known by their values alone: a case without one gets its `absent` row."""
+    """Structures known by their values alone: a case without one gets its `absent` row.
+
+    Not of classes, of which a case has one.
+    """
+    if class_names(metrics):
+        return list(rows)
     names = list(dict.fromkeys(row["structure"] for row in rows))
     by_case: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:

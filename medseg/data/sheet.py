@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 SPLITS = ("train", "val", "test", "")
-RESERVED = ("case", "subject", "label", "split", "slices", "landmarks", "spacing_mm")
+RESERVED = ("case", "subject", "label", "class", "split", "slices", "landmarks", "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Record:
         notes: the sheet's other columns, as they stand there.
         landmarks: a file of points, if there is one.
         spacing_mm: the size of a pixel where the sheet says it, for files that do not.
+        category: the name of the case's class (column `class`), where whole cases are classified.
         faults: the names of the checks that the row itself failed; what they are about is left
             empty. `medseg check` alone goes on with such a row.
     """
@@ -40,6 +41,7 @@ class Record:
     notes: Mapping[str, str] = field(default_factory=dict)
     landmarks: Path | None = None
     spacing_mm: str = ""
+    category: str = ""
     faults: tuple[str, ...] = ()
 
 
@@ -252,6 +254,7 @@ def _record(folder: Path, row: Mapping[str, str], *, channels: Sequence[str]) ->
         notes={name: cell for name, cell in row.items() if name and name not in known},
         landmarks=folder / row["landmarks"] if row.get("landmarks") else None,
         spacing_mm=row.get("spacing_mm", ""),
+        category=row.get("class", ""),
     )
 
 
@@ -290,14 +293,17 @@ def text(records: Sequence[Record], channels: Sequence[str], *, folder: Path) ->
     others = sorted({name for record in records for name in record.notes})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    own = [n for n in ("landmarks", "spacing_mm") if any(getattr(r, n) for r in records)]
-    writer.writerow(["case", "subject", *channels, "label", "split", "slices", *own, *others])
+    columns = {"landmarks": "landmarks", "spacing_mm": "spacing_mm", "category": "class"}
+    own = [n for n in columns if any(getattr(r, n) for r in records)]
+    named = [columns[n] for n in own]
+    writer.writerow(["case", "subject", *channels, "label", "split", "slices", *named, *others])
     for record in records:
         paths = [*(record.paths.get(channel) for channel in channels), record.label]
         images = [relative(path, folder) if path else "" for path in paths]
         span = f"{record.slices[0]}:{record.slices[1]}" if record.slices else ""
         points = relative(record.landmarks, folder) if record.landmarks else ""
-        extra = [{"landmarks": points, "spacing_mm": record.spacing_mm}[name] for name in own]
+        cells = {"landmarks": points, "spacing_mm": record.spacing_mm, "category": record.category}
+        extra = [cells[name] for name in own]
         notes = [record.notes.get(name, "") for name in others]
         writer.writerow([record.case, record.subject, *images, record.split, span, *extra, *notes])
     return out.getvalue()

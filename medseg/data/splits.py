@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 
 
 _SAME = (
-    *("channels", "labels", "instances", "organs", "size"),
+    *("channels", "labels", "instances", "organs", "classes", "size"),
+    *("complex_input", "reading"),
     *("spacing_mm", "intensity", "slice_axis"),
 )
 
@@ -31,17 +32,25 @@ def split(prepared: Prepared, n_folds: int, *, fold: int) -> dict[str, list[Prep
             f"{prepared.folder} has no training case ({dict(count)}); fill the sheet's column "
             "`split` with train, val or test, or make folds: data.folds=5 data.fold=0"
         )
-    bare = [
-        r.case for r in (*found["train"], *found["val"]) if r.label is None and r.landmarks is None
-    ]
+    named = bool(prepared.meta.get("classes"))
+    bare = [r.case for r in (*found["train"], *found["val"]) if not _taught(r, named=named)]
     if bare:
+        column = "class" if named else "label"
         raise ValueError(
-            f"training and validation need labels; none for {', '.join(bare[:5])}"
-            f"{' …' if len(bare) > 5 else ''}: fill the sheet's column `label` or empty their split"
+            f"training and validation need {column}s; none for {', '.join(bare[:5])}"
+            f"{' …' if len(bare) > 5 else ''}: fill the sheet's column `{column}` or empty their "
+            "split"
         )
     if not found["val"]:
         log.warning("no validation case: the last weights are kept, whether they are best or not")
     return found
+
+
+def _taught(record: PreparedRecord, *, named: bool) -> bool:
+    """Whether a case has what is to be learnt: its class, or a label or landmarks."""
+    if named:
+        return record.category is not None
+    return record.label is not None or record.landmarks is not None
 
 
 def shared(splits: Mapping[str, Sequence[PreparedRecord]]) -> list[str]:

@@ -158,7 +158,7 @@ class Table:
         twin._records = []
         return twin
 
-    def _image(self, record: Record) -> tuple[Grid, Float[np.ndarray, "c i j k"], dict[str, Any]]:
+    def _image(self, record: Record) -> tuple[Grid, Num[np.ndarray, "c i j k"], dict[str, Any]]:
         grid: Grid | None = None
         meta: dict[str, Any] = {}
         image = np.zeros(0, dtype=np.float32)
@@ -173,11 +173,13 @@ class Table:
                 path=path,
                 volume=chosen[channel],
                 series=self.series,
-                **_spaced(record, path, self.options),
+                **spaced(record, path, self.options),
             )
             if grid is None:
                 grid, meta = one.space, dict(one.meta)
                 image = np.zeros((len(self.channels), *grid.shape), dtype=np.float32)
+            if np.iscomplexobj(one.image) and not np.iscomplexobj(image):
+                image = image.astype(np.complex64)
             image[index] = self._laid(
                 one.image[0], one.space, record=record, what=channel, first=grid
             )
@@ -261,7 +263,7 @@ def read_image(
         raise ValueError(f"case {case}, {channel}: {error}") from error
 
 
-def _spaced(record: Record, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+def spaced(record: Record, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Reading options, with the sheet's pixel size where the command line says none."""
     from medseg.io import formats
 
@@ -305,10 +307,10 @@ def crop(
     record: Record,
     grid: Grid,
     *,
-    image: Float[np.ndarray, "c i j k"],
+    image: Num[np.ndarray, "c i j k"],
     target: Integer[np.ndarray, "i j k"] | None,
     slice_axis: int | None,
-) -> tuple[Grid, Float[np.ndarray, " c *n"], Integer[np.ndarray, "*n"] | None]:
+) -> tuple[Grid, Num[np.ndarray, " c *n"], Integer[np.ndarray, "*n"] | None]:
     """The record's slices alone; without `slices` everything as it came."""
     axis = cropped_axis(record, grid, slice_axis=slice_axis)
     if record.slices is None or axis is None:

@@ -62,8 +62,10 @@ class Chain:
         return any(isinstance(t, DropChannels) and t.chance > 0 for t in self.transforms.values())
 
 
-def _floor(image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *one"]:
-    return image.amin(tuple(range(2, image.ndim)), keepdim=True)
+def _floor(image: Float[Tensor, "b c *s"], batch: Batch) -> Float[Tensor, "b c *one"]:
+    """What stands for nothing: each channel's smallest value, zero for complex ones."""
+    low = image.amin(tuple(range(2, image.ndim)), keepdim=True)
+    return torch.zeros_like(low) if batch.complex_parts else low
 
 
 class Spatial:
@@ -114,7 +116,7 @@ class Spatial:
         image = batch.image.index_select(0, index)
         theta = pad(matrix[picked], (0, 1)).to(image)
         grid = affine_grid(theta, list(image.shape), align_corners=False)
-        floor = _floor(image)
+        floor = _floor(image, batch)
         moved = grid_sample(image - floor, grid, mode="bilinear", align_corners=False) + floor
         changed = replace(batch, image=batch.image.index_copy(0, index, moved))
         if batch.target is None:
@@ -143,14 +145,17 @@ def _in_space(angles: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
 
 
 class Gamma:
-    """Brightness curve: each channel between its extremes is raised to a power near one."""
+    """Brightness curve: each channel between its extremes is raised to a power near one.
+
+    Of complex channels the magnitude is raised, and the phase stays.
+    """
 
     def __init__(self, *, power: float = 1.5, chance: float = 0.3) -> None:
         self.power, self.chance = math.log(power), chance
 
     def draw(self, batch: Batch, source: Chance) -> Tensor:
         """Exponents, one an image and channel; one where nothing changes."""
-        n, channels = batch.image.shape[:2]
+        n, channels = len(batch.image), batch.image.shape[1] // (2 if batch.complex_parts else 1)
         power = source.uniform((n, channels), low=-self.power, high=self.power).exp()
         power[~source.picked(n, self.chance)] = 1.0
         return power
@@ -162,15 +167,29 @@ class Gamma:
             return batch
         there = index.to(batch.image.device)
         image = batch.image.index_select(0, there)
-        floor = _floor(image)
-        span = (image.amax(tuple(range(2, image.ndim)), keepdim=True) - floor).clamp_min(1e-6)
         power = drawn[index].to(image).reshape(*drawn[index].shape, *[1] * (image.ndim - 2))
-        changed = ((image - floor) / span).clamp_min(0).pow(power) * span + floor
+        if batch.complex_parts:
+            magnitude = torch.hypot(*image.chunk(2, 1))
+            gain = _raised(magnitude, power, floor=0) / magnitude.clamp_min(1e-12)
+            changed = image * gain.repeat(1, 2, *[1] * (image.ndim - 2))
+        else:
+            changed = _raised(image, power, floor=_floor(image, batch))
         return replace(batch, image=batch.image.index_copy(0, there, changed))
 
 
+def _raised(
+    image: Float[Tensor, "b c *s"], power: Tensor, *, floor: Tensor | float
+) -> Float[Tensor, "b c *s"]:
+    """Values between `floor` and each channel's largest, to a power in units of that range."""
+    span = (image.amax(tuple(range(2, image.ndim)), keepdim=True) - floor).clamp_min(1e-6)
+    return ((image - floor) / span).clamp_min(0).pow(power) * span + floor
+
+
 class Noise:
-    """Gaussian noise of a strength up to `sigma`, in units of the normalised image."""
+    """Gaussian noise of a strength up to `sigma`, in units of the normalised image.
+
+    Complex values get it in both parts, as from a scanner.
+    """
 
     def __init__(self, *, sigma: float = 0.1, chance: float = 0.3) -> None:
         self.sigma, self.chance = sigma, chance
@@ -220,7 +239,7 @@ class BiasField:
         mode = "bicubic" if image.ndim == 4 else "trilinear"
         coarse = drawn[index].to(image)
         gain = interpolate(coarse, image.shape[2:], mode=mode, align_corners=True).exp()
-        floor = _floor(image)
+        floor = _floor(image, batch)
         changed = (image - floor) * gain + floor
         return replace(batch, image=batch.image.index_copy(0, there, changed))
 
@@ -233,13 +252,14 @@ class DropChannels:
 
     def draw(self, batch: Batch, source: Chance) -> Bool[Tensor, "b c"]:
         """Which channels stay."""
-        n, channels = batch.image.shape[:2]
+        n, parts = len(batch.image), 2 if batch.complex_parts else 1
+        channels = batch.image.shape[1] // parts
         luck = torch.rand((n, channels), generator=source.generator)
-        there = batch.present.cpu()
+        there = batch.present[:, :channels].cpu()
         keep = (luck >= self.chance) & there
         best = torch.where(there, luck, -1.0).argmax(1)
         keep[torch.arange(n), best] |= ~keep.any(1)
-        return keep
+        return keep.repeat(1, parts)
 
     def apply(self, batch: Batch, drawn: Bool[Tensor, "b c"]) -> Batch:
         """Fill the others with zeros."""

@@ -38,16 +38,18 @@ def handles(path: Path) -> bool:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare `--volume`."""
-    parser.add_argument(
-        "--volume", type=int, metavar="N", help="which volume of a 4-D NIfTI file, from 0"
-    )
+    """Declare `--volume`, if another format has not."""
+    if "--volume" not in parser.format_usage():
+        parser.add_argument(
+            "--volume", type=int, metavar="N", help="which volume of a 4-D file, from 0"
+        )
 
 
 def read(path: Path, *, volume: int | None = None) -> Sample:
     """One volume as one channel named `image`, float32, in the file's axis order and scale.
 
-    `volume` chooses from a 4-D file, from 0. Values that are not finite are kept: they are for
+    Complex files give complex64; a scale is that of both parts. `volume` chooses from a 4-D file,
+    from 0. Values that are not finite are kept: they are for
     `medseg check` to report.
     """
     from medseg.io.formats import stem
@@ -62,8 +64,9 @@ def read(path: Path, *, volume: int | None = None) -> Sample:
         image: np.ndarray = raw.astype(working, copy=True)
         if file.scaled:
             image *= slope
-            image += inter
-        image = image.astype(np.float32, copy=False)
+            image += complex(inter, inter) if image.dtype.kind == "c" else inter
+        if image.dtype.kind != "c":
+            image = image.astype(np.float32, copy=False)
     return Sample(
         id=stem(path),
         image=image[None],
@@ -93,6 +96,10 @@ def read_labels(
     Floating point files are fine as long as every value is a whole number.
     """
     file = _open(path, volume)
+    if file.dtype.kind == "c":
+        raise ValueError(
+            f"{path} holds {file.dtype} values, which are no labels; give whole numbers"
+        )
     real = file.scaled or file.dtype.kind == "f"
     _check_memory(file, bytes_a_voxel=file.dtype.itemsize + (33 if real else 4))
     raw = _raw(file)
@@ -207,11 +214,10 @@ def _open(path: Path, volume: int | None) -> _File:
     except Exception as error:
         raise ValueError(f"{path}: the header is damaged ({error}); convert it again") from None
     shape = tuple(int(n) for n in shape)
-    if dtype.kind not in "biuf":
-        kind = "RGB colour" if dtype.fields else str(dtype)
+    if dtype.kind not in "biufc":
         raise ValueError(
-            f"{path} holds {kind} values, but one real number a voxel is wanted; "
-            "save the magnitude (or one colour) as its own file"
+            f"{path} holds RGB colour values, but one number a voxel is wanted; "
+            "save one colour as its own file"
         )
     if not 1 < len(shape) < 8 or min(shape) < 1:
         raise ValueError(
@@ -292,11 +298,15 @@ def _check_size(path: Path, claimed: int, what: str) -> None:
 
 
 def _check_memory(file: _File, *, bytes_a_voxel: int) -> None:
-    needed = prod(file.grid.shape) * bytes_a_voxel
+    check_memory(file.path, file.grid.shape, needed=prod(file.grid.shape) * bytes_a_voxel)
+
+
+def check_memory(path: Path, shape: tuple[int, ...], *, needed: int) -> None:
+    """Refuse to read a file of some shape that needs more bytes than are free."""
     available = _available()
     if available is not None and needed > available:
         raise ValueError(
-            f"{file.path} has the shape {file.grid.shape}: reading it takes {_bytes(needed)} of "
+            f"{path} has the shape {shape}: reading it takes {_bytes(needed)} of "
             f"memory, {_bytes(available)} are free; use a larger machine or cut the scan in parts"
         )
 
@@ -380,4 +390,6 @@ def _raw(file: _File) -> Shaped[np.ndarray, "i j k"]:
 
 def _working_dtype(dtype: np.dtype[Any], scaled: bool) -> type:
     """Scaled wide integers need double precision on the way to float32; all else does not."""
+    if dtype.kind == "c":
+        return np.complex64
     return np.float64 if scaled and dtype.itemsize > 2 and dtype.kind != "f" else np.float32

@@ -80,6 +80,44 @@ def _lane(
     return out
 
 
+@dataclass(frozen=True)
+class Span:
+    """A mean, the ends of its interval, and the values that it is the mean of."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    points: Sequence[Dot] = ()
+
+
+def spans(lanes: Mapping[str, Span], *, zero: bool = False) -> str:
+    """A lane a name: the mean, its interval, its points; the axis fits them, and 0 if asked."""
+    every = [v for s in lanes.values() for v in (s.mean, s.low, s.high) if v is not None]
+    every += [dot.value for span in lanes.values() for dot in span.points] + [0.0] * zero
+    ticks = _ticks(min(every, default=0.0), max(every, default=1.0))
+    height = len(lanes) * LANE + 30
+    out = [_open(WIDTH, height, "spans")]
+
+    def x(value: float) -> float:
+        share = (value - ticks[0]) / ((ticks[-1] - ticks[0]) or 1)
+        return LEFT + (WIDTH - LEFT - RIGHT) * share
+
+    for tick in ticks:
+        out.append(_line(x(tick), 4, x(tick), height - 24, "mean" if zero and not tick else "grid"))
+        out.append(_text(x(tick), height - 8, f"{tick:g}", "tick", "middle"))
+    for lane, (name, span) in enumerate(lanes.items()):
+        middle = 6 + LANE * lane + LANE / 2
+        out.append(_text(LEFT - 10, middle + 4, _short(name), "lane", "end", whole=name))
+        if span.low is not None and span.high is not None:
+            out.append(_line(x(span.low), middle, x(span.high), middle, "span"))
+        for dot in span.points:
+            tip = f"<title>{escape(dot.name)}: {dot.value:.4g}</title>"
+            out.append(_circle(x(dot.value), middle - 8, 2.6, "end c1", tip))
+        tip = f"<title>{escape(name)}: {span.mean:.4g}</title>"
+        out.append(_circle(x(span.mean), middle, 4, "dot", tip))
+    return "".join([*out, "</svg>"])
+
+
 def interval(mean: float, *, low: float | None, high: float | None, top: float = 1.0) -> str:
     """A mean and its interval on a track from 0 to `top`."""
     width, height = 120.0, 14

@@ -9,8 +9,9 @@ from medseg.report.charts import interval
 from medseg.report.summary import case_means, mean_interval
 
 View = Mapping[str, Any]
-SHARES = ("dice", "iou", "nsd")
-COMPARED = ("nsd", "hd95_mm", "volume_error_ml")
+OF_CLASSES = ("balanced_accuracy", "macro_f1", "auc", "correct", "probability")
+SHARES = ("dice", "iou", "nsd", *OF_CLASSES)
+COMPARED = ("nsd", "hd95_mm", "volume_error_ml", "macro_f1", "auc", "brier", "ece")
 OF_CONTOURS = ("dice", "hd_mm")
 ERROR = "mse_px2"
 FEWEST = 6

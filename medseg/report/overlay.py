@@ -83,11 +83,13 @@ def draw(
     box = _surroundings((truth > 0) | (found > 0), spacing)
     volumes = [volume[box] for volume in (scan, truth, found)]
     extent = np.array(volumes[0].shape) * np.array(spacing)
-    widths = [float(extent[plane.across]) for plane in PLANES]
-    size, ratios = _size(widths, [float(extent[plane.down]) for plane in PLANES])
+    planes = [p for p in PLANES if min(truth.shape[p.across], truth.shape[p.down]) > 1] or PLANES
+    widths = [float(extent[plane.across]) for plane in planes]
+    size, ratios = _size(widths, [float(extent[plane.down]) for plane in planes])
     figure = Figure(figsize=size, dpi=110, facecolor=PAPER)
-    panels = figure.subplots(1, 3, gridspec_kw={"width_ratios": ratios, "wspace": 0.06})
-    for plane, axes in zip(PLANES, panels, strict=True):
+    layout = {"width_ratios": ratios, "wspace": 0.06}
+    panels = figure.subplots(1, len(planes), squeeze=False, gridspec_kw=layout)[0]
+    for plane, axes in zip(planes, panels, strict=True):
         place = _place(volumes[1], volumes[2], plane.fixed)
         cuts = [_cut(volume, plane, place) for volume in volumes]
         _panel(axes, plane, cuts, spacing[plane.down] / spacing[plane.across], window)

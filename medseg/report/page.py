@@ -8,7 +8,7 @@ from statistics import stdev
 from typing import Any
 
 from medseg.provenance import versions
-from medseg.report import robustness
+from medseg.report import arms, classes, robustness
 from medseg.report.charts import Dot, curves, interval, strips
 from medseg.report.comparison import SHARES, columns, goodness, tables
 from medseg.report.pools import Pool, pools
@@ -33,9 +33,10 @@ TITLES = {
     "mse_px2": "MSE",
     "components": "Pieces",
     "self_intersections": "Crossings",
+    **classes.TITLES,
 }
 UNITS = {"_mm": "mm", "_px2": "px²", "_ml": "ml", "_uK": "µK", "_deg": "°", "_s": "s"}
-DRAWN = ("dice", "nsd", "hd95_mm", "hd_mm", "assd_mm", "mse_px2")
+DRAWN = ("dice", "nsd", "hd95_mm", "hd_mm", "assd_mm", "mse_px2", "probability")
 NOTHING = "\N{EN DASH}"
 SEVERITY = {"failed": 0, "missed": 1, "spurious": 2, "ok": 3, "absent": 4}
 
@@ -56,6 +57,8 @@ def render(runs: Sequence[Run], *, title: str) -> str:
         "found": found,
         "label": label,
         "unit": unit,
+        "count": arms.count,
+        "chance": arms.chance,
     }
     views = [_view(run, f"run-{place}") for place, run in enumerate(runs)]
     entries = _entries(views)
@@ -70,6 +73,7 @@ def render(runs: Sequence[Run], *, title: str) -> str:
         groups=[table | {"columns": columns(table)} for table in tables(entries)],
         singles=[t | {"columns": columns(t)} for t in tables(views)] if pooled else [],
         robustness=robustness.charts(robustness.alike({e["name"]: e["run"] for e in entries})),
+        arms=arms.section(views),
         many=MANY,
         failures=_failures(runs),
         most_failures=MOST_FAILURES,
@@ -128,7 +132,7 @@ def _view(run: Run, anchor: str) -> dict[str, Any]:
     structures: Mapping[str, Mapping[str, Any]] = run.summary["structures"]
     wholes = _wholes(run)
     qualities: Mapping[str, Mapping[str, Any]] = run.summary.get("quality") or {}
-    return {
+    known = {
         "run": run,
         "anchor": anchor,
         "name": run.name,
@@ -144,6 +148,7 @@ def _view(run: Run, anchor: str) -> dict[str, Any]:
         "n_rows": len(rows),
         "facts": _facts(run),
         "pooled": {m: _pooled(run, m, parts) for m in run.metrics},
+        "main": _main(run),
         "means": case_means([r for r in run.rows if r["structure"] not in parts], _main(run)),
         "robustness": robustness.means(run.perturbed, run.summary.get("subjects") or {}),
         "rejected": _rejected(run),
@@ -151,6 +156,7 @@ def _view(run: Run, anchor: str) -> dict[str, Any]:
         "members": [],
         "sd": None,
     }
+    return classes.view(known)
 
 
 def _parts(run: Run) -> set[str]:
@@ -217,6 +223,8 @@ def _main(run: Run) -> str:
 
 def _headline(run: Run, wholes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The number on the card: mean Dice, or the first metric of a task that has none."""
+    if run.summary.get("classification"):
+        return classes.headline(run.summary)
     metric = _main(run)
     mean, span = run.summary.get("mean_dice"), run.summary.get("mean_dice_interval")
     if metric != "dice":

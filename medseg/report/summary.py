@@ -1,11 +1,14 @@
 """Rows of scores brought down to means, intervals and counts, so that no failure gets lost."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from medseg.metrics.classification import class_names
 from medseg.metrics.instances import DETECTION_MM, detection_rate
 from medseg.metrics.statistics import bootstrap_interval
+from medseg.report import classes
 from medseg.report.plausibility import plausibility
 
 Row = Mapping[str, Any]
@@ -98,6 +101,8 @@ def summarise(
     if parts:
         out["instance_counts"] = count(parts)
         out |= _headline("mean_instance_dice", parts, subjects) | _localisation(parts)
+    if class_names(metrics):
+        out |= classes.summarised(rows, metrics, subjects=subjects)
     if "self_intersections" in metrics:
         out["plausibility"] = plausibility(rows, aside)
     if rejected:
@@ -182,3 +187,23 @@ def _localisation(parts: Sequence[Row]) -> dict[str, Any]:
             "n": len(distances),
         },
     }
+
+
+def line(summary: Mapping[str, Any], path: Path) -> str:
+    """One line that says how it went."""
+    count = summary["n_cases"]
+    bits = [f"{count} case{'' if count == 1 else 's'}"]
+    for name, found in summary["structures"].items():
+        score = found["metrics"].get("dice")
+        if score and found["instance_of"] is None and not found["aside"]:
+            bits.append(f"{name} Dice {score['mean']:.3f}")
+    if summary.get("mean_instance_dice") is not None:
+        bits.append(f"mean instance Dice {summary['mean_instance_dice']:.3f}")
+    told = (summary.get("classification") or {}).get("overall") or {}
+    for name in ("balanced_accuracy", "macro_f1") if told else ():
+        bits.append(f"{name.replace('_', ' ')} {told[name]['mean']:.3f}")
+    error = summary["structures"].get("lungs_heart", {}).get("metrics", {}).get("mse_px2")
+    bits += [f"error {error['mean']:.1f} px²"] if error else []
+    bits += [summary["plausibility"]["text"]] if "plausibility" in summary else []
+    bits += [f"{n} {status}" for status, n in summary["counts"].items() if n and status != "ok"]
+    return f"{', '.join(bits[:12])}: {path}"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.data import pairs, shapes
+from medseg.data import classified, pairs, shapes
 from medseg.data.pairs import Job, Result, listed
 from medseg.data.predictions import opened
 from medseg.data.shapes import ShapeJob, Shapes
 from medseg.data.sheet import Record
-from medseg.metrics import landmarks, structures
+from medseg.metrics import classification, landmarks, structures
 from medseg.metrics.structures import Structure
 from medseg.metrics.surface import TOLERANCE_MM
 
@@ -43,9 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--in", dest="predictions", type=Path, required=True, metavar="PREDICTIONS",
-        help="folder of predicted label maps or landmarks and their sidecars")  # fmt: skip
+        help="folder of predicted label maps, landmarks or classes and their sidecars")  # fmt: skip
     add("--reference", type=Path, required=True, metavar="TABLE_OR_FOLDER",
-        help="sheet with a column `label` or `landmarks`, or a folder of such files")  # fmt: skip
+        help="sheet with a column `label`, `landmarks` or `class`, or a folder")  # fmt: skip
     add("--out", type=Path, required=True, metavar="DIR",
         help="where scores.csv, summary.json and pictures/ go")  # fmt: skip
     add("--split", help="score the cases of this split alone (train, val, test)")
@@ -77,27 +77,30 @@ class Plan:
     leaks: list[dict[str, Any]]
     sidecars: Mapping[str, Mapping[str, Any]]
     warnings: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The score columns."""
+        if self.classes:
+            return classification.columns(self.classes)
         return landmarks.METRICS if self.shapes else structures.METRICS
 
 
 def _plan(options: argparse.Namespace) -> Plan:
     from medseg.data.inputs import read_splits, select, shard
     from medseg.data.meaning import shapes_of, structures_of
-    from medseg.provenance import read_json
 
-    sheet = pairs.sheet_of(options.reference)
     records = pairs.records_of(options.reference)
     splits = read_splits(options.splits) if options.splits else None
-    chosen = select(records, split=options.split, splits=splits)
+    chosen, every = (select(records, split=s, splits=splits) for s in (options.split, None))
+    recipe = pairs.recipe_of(options.reference)
+    named = classified.predictions(options.predictions)
+    if named or classified.alone(chosen):
+        return _of_classes(chosen, named, options, recipe=recipe, every=every)
     expected = [record for record in chosen if record.label or record.landmarks]
     if not expected:
         raise ValueError(f"{options.reference} has no reference labels for the cases asked for")
-    beside = sheet.parent / "prepared.json" if sheet else None
-    recipe = read_json(beside) if beside and beside.is_file() else {}
     paths = pairs.predictions(options.predictions)
     points = shapes.predictions(options.predictions, [record.case for record in records])
     sidecars = pairs.sidecars(options.predictions, expected)
@@ -122,9 +125,32 @@ def _plan(options: argparse.Namespace) -> Plan:
     warnings = [f"cases without a reference label: {listed(bare)}"] if bare else []
     if contours and contours.stray:
         warnings.append(f"the reference has no organ of these names: {listed(contours.stray)}")
-    warnings += _strangers(found, [record.case for record in records])
-    leaks = _leaks(select(records, split=None, splits=splits), expected, sidecars, options)
+    warnings += pairs.strangers(found, [record.case for record in records])
+    leaks = _leaks(every, expected, sidecars, options)
     return Plan(jobs, known, contours, leaks, sidecars, tuple(warnings))
+
+
+def _of_classes(
+    chosen: Sequence[Record],
+    named: Mapping[str, Any],
+    options: argparse.Namespace,
+    *,
+    recipe: Mapping[str, Any],
+    every: Sequence[Record],
+) -> Plan:
+    """The plan for predicted classes; `every` are the reference's cases, asked for or not."""
+    from medseg.data.inputs import shard
+
+    asked = [record for record in chosen if record.category]
+    sidecars = pairs.sidecars(options.predictions, asked)
+    classes = classified.classes_of(asked, sidecars, recipe=recipe)
+    part = shard(asked, options.shard) if options.shard else asked
+    jobs = classified.jobs_of(part, sidecars, classes=classes)
+    bare = [record.case for record in chosen if not record.category]
+    warnings = [f"cases without a class: {listed(bare)}"] if bare else []
+    warnings += pairs.strangers(named, [record.case for record in every])
+    leaks = _leaks(every, asked, sidecars, options)
+    return Plan(jobs, None, None, leaks, sidecars, tuple(warnings), classes)
 
 
 def _jobs(
@@ -155,11 +181,6 @@ def _jobs(
     return tuple(jobs)
 
 
-def _strangers(paths: Mapping[str, Path], cases: Sequence[str]) -> list[str]:
-    extra = sorted(set(paths) - set(cases))
-    return [f"predictions without a reference: {listed(extra)}"] if extra else []
-
-
 def _leaks(
     records: Sequence[Record],
     scored: Sequence[Record],
@@ -173,7 +194,7 @@ def _leaks(
     cases = [
         Case(r.case, r.subject, r.split, r.slices, tuple(pairs.files(r, sheet)))
         for r in records
-        if r.label or r.landmarks
+        if r.label or r.landmarks or r.category
     ]
     found = leaks(cases)
     model: Mapping[str, Any] = next(
@@ -193,6 +214,7 @@ def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -
     from medseg.provenance import write_json
     from medseg.report import robustness
     from medseg.report.scores import write_rows
+    from medseg.report.summary import line
 
     rows = complete([row for result in results for row in result.rows], plan.metrics)
     disturbed = [row for result in results for row in result.perturbed]
@@ -222,7 +244,7 @@ def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -
     leaked = [str(leak["text"]) for leak in plan.leaks if not leak["declared"]]
     for text in [*pairs.unmatched(results), *leaked]:
         sys.stderr.write(f"medseg evaluate: warning: {text}\n")
-    sys.stdout.write(_line(summary, options.out / f"scores{part}.csv") + "\n")
+    sys.stdout.write(line(summary, options.out / f"scores{part}.csv") + "\n")
     return 1 if failures else 0
 
 
@@ -233,9 +255,10 @@ def _summary(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     from medseg.provenance import versions
+    from medseg.report.classes import facts
     from medseg.report.summary import DEFINITIONS, judged, summarise
 
-    told = _contours(plan, rows, results) if plan.shapes else {}
+    told = _contours(plan, rows, results) if plan.shapes else facts(plan.classes)
     subjects = {job.record.case: job.record.subject for job in plan.jobs}
     known = plan.structures or ()
     names = dict.fromkeys(str(row["structure"]) for row in rows)
@@ -251,7 +274,7 @@ def _summary(
             rows, plan.metrics, **judged({**told, "subjects": subjects, "instances": instances})
         ),
         "metrics": list(plan.metrics),
-        "tolerance_mm": None if plan.shapes else options.tolerance_mm,
+        "tolerance_mm": None if plan.shapes or plan.classes else options.tolerance_mm,
         "split": options.split,
         "shard": options.shard,
         "labels": {s.name: list(s.reference) for s in known},
@@ -324,7 +347,7 @@ def _pictures(
     )
     chosen = choose([row for row in rows if row["structure"] not in beside], options.pictures)
     jobs = {job.record.case: job for job in plan.jobs}
-    if not chosen:
+    if not chosen or plan.classes:
         return []
     place = Path("pictures", part)
     with atomic_folder(options.out / place) as folder:
@@ -374,20 +397,3 @@ def _picture(job: Job, path: Path, title: str) -> None:
 
     image, truth, found, native = pairs.shown(job)
     draw(path, image, reference=truth, prediction=found, grid=native, title=title)
-
-
-def _line(summary: Mapping[str, Any], path: Path) -> str:
-    """One line that says how it went."""
-    count = summary["n_cases"]
-    bits = [f"{count} case{'' if count == 1 else 's'}"]
-    for name, found in summary["structures"].items():
-        score = found["metrics"].get("dice")
-        if score and found["instance_of"] is None and not found["aside"]:
-            bits.append(f"{name} Dice {score['mean']:.3f}")
-    if summary.get("mean_instance_dice") is not None:
-        bits.append(f"mean instance Dice {summary['mean_instance_dice']:.3f}")
-    error = summary["structures"].get("lungs_heart", {}).get("metrics", {}).get("mse_px2")
-    bits += [f"error {error['mean']:.1f} px²"] if error else []
-    bits += [summary["plausibility"]["text"]] if "plausibility" in summary else []
-    bits += [f"{n} {status}" for status, n in summary["counts"].items() if n and status != "ok"]
-    return f"{', '.join(bits[:12])}: {path}"

@@ -239,7 +239,7 @@ def _example(model: "Package", extra: int, *, least: int = 1) -> "Tensor":
         for size, stride in zip(model.spec["patch_size"], model.stride, strict=True)
     ]
     generator = torch.Generator().manual_seed(extra)
-    return torch.randn(1 + extra, len(model.channels), *sizes, generator=generator)
+    return torch.randn(1 + extra, len(model.inputs), *sizes, generator=generator)
 
 
 def _traced(model: "Package") -> "Tensor":
@@ -248,7 +248,7 @@ def _traced(model: "Package") -> "Tensor":
 
     counts = [max(2, -(-_LEAST // stride)) + axis for axis, stride in enumerate(model.stride)]
     sizes = [count * stride for count, stride in zip(counts, model.stride, strict=True)]
-    return torch.zeros(2, len(model.channels), *sizes)
+    return torch.zeros(2, len(model.inputs), *sizes)
 
 
 def _shapes(model: "Package") -> "tuple[dict[int, Any]]":

@@ -110,6 +110,7 @@ def check_recipe(cfg: "DictConfig") -> None:
         config.check_signature(cfg[name], name, given=arguments)
     draws, wants = (config.accepts(node, "organs") for node in (cfg.model, cfg.task))
     schema.check_pair(cfg.choices, draws=draws, wants=wants, organs=bool(cfg.data.organs))
+    config.check_cases(cfg)
     if cfg.block is not None and not config.refers(cfg.model, "block"):
         raise ValueError(
             f"block={cfg.choices.get('block')} has no effect: model={cfg.choices.get('model')} "
@@ -160,7 +161,7 @@ def _task(cfg: "DictConfig") -> Any:  # noqa: ANN401 -- the task that the recipe
     """The task and its network; chance is seeded first, so weights depend on the seed alone."""
     import torch
 
-    if not (cfg.data.labels or cfg.data.organs):
+    if not (cfg.data.labels or cfg.data.organs or cfg.data.classes):
         raise ValueError("data.labels is empty; name what to find, e.g. data.labels={disc:[1]}")
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
@@ -178,7 +179,8 @@ def _build(
 ) -> Plan:
     """Build what a training needs: task, data, and the way whole cases are predicted."""
     from medseg import inference, windows
-    from medseg.data.module import DataModule, Sampling, patch_size, slice_axis
+    from medseg.data.module import DataModule, Sampling, outside, patch_size, slice_axis
+    from medseg.nn.cost import dof
     from medseg.precision import FULL, chosen
 
     task, axis, wanted = _task(cfg), slice_axis(prepared), cfg.trainer
@@ -199,15 +201,17 @@ def _build(
     )
     whole = functools.partial(
         inference.sliding_window,
-        n_classes=len(cfg.data.labels) + 1,
+        n_classes=config.facts(cfg)["n_classes"],
         ndim=network.ndim,
         slice_axis=axis,
         patch_size=size,
         stride=network.stride,
         overlap=windows.OVERLAP if wanted.overlap is None else wanted.overlap,
         batch_size=wanted.val_batch_size,
+        outside=outside(prepared.meta),
     )
     task.begin(splits["train"], prepared=prepared, whole=whole)
+    log.info("the network has %s degrees of freedom", f"{dof(network):,}")
     numbers = FULL if hasattr(network, "fit") else chosen(wanted.precision, wanted.accelerator)
     return Plan(cfg, folder, prepared, splits, mark, task, module, size, numbers)
 
@@ -345,42 +349,30 @@ def _trainer(plan: Plan, keeper: "Keeper") -> "Trainer":
 
 def _content(plan: Plan, facts: Mapping[str, Any], experiment: str) -> dict[str, Any]:
     """What `model.json` says of a trained network."""
-    from medseg.data.module import Whole
+    from medseg.manifest import manifest
     from medseg.precision import has_card
 
-    cases = {name: [r.case for r in plan.splits[name]] for name in ("train", "val")}
-    subjects = {name: sorted({r.subject for r in plan.splits[name]} - {""}) for name in cases}
-    training = {
-        "experiment": experiment,
-        "seed": plan.cfg.seed,
-        "fingerprint": plan.mark,
-        "data": plan.cfg.choices.data,
-        "cases": cases,
-        "subjects": subjects,
-        **facts,
-    }
-    spec = config.network_spec(plan.cfg.model)
-    spec["arguments"] |= config.given(plan.cfg)
-    meta = plan.prepared.meta
-    plane = {"size": meta["size"]} if meta.get("size") else {}
-    return {
-        "task": config.task_spec(plan.cfg.task),
-        "network": spec,
-        "channels": list(plan.prepared.channels),
-        "optional_channels": plan.module.augment.drops_channels,
-        **{key: meta[key] for key in ("spacing_mm", "intensity")},
-        "slice_axis": meta["slice_axis"],
-        "ndim": plan.task.model.ndim,
-        "patch_size": list(plan.patch_size),
-        "precision": plan.precision,
-        **plane,
-        **plan.task.learnt(
-            Whole(plan.prepared, plan.splits["train"]),
-            val=Whole(plan.prepared, plan.splits["val"]),
-            device="cuda" if has_card(plan.cfg.trainer.accelerator) else "cpu",
-        ),
-        "training": training,
-    }
+    network = config.network_spec(plan.cfg.model)
+    network["arguments"] |= config.given(plan.cfg)
+    return manifest(
+        plan.task,
+        {"task": config.task_spec(plan.cfg.task), "network": network},
+        prepared=plan.prepared,
+        splits=plan.splits,
+        sees={
+            "patch_size": list(plan.patch_size),
+            "precision": plan.precision,
+            "optional_channels": plan.module.augment.drops_channels,
+        },
+        training={
+            "experiment": experiment,
+            "seed": plan.cfg.seed,
+            "fingerprint": plan.mark,
+            "data": plan.cfg.choices.data,
+            **facts,
+        },
+        device="cuda" if has_card(plan.cfg.trainer.accelerator) else "cpu",
+    )
 
 
 def _finish(plan: Plan, facts: Mapping[str, Any], experiment: str) -> None:

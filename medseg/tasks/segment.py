@@ -3,6 +3,7 @@
 import argparse
 import functools
 import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from medseg import losses
-from medseg.data.intensity import normalise
+from medseg.data.complex_input import working
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.sample import Batch, Prediction, Sample
@@ -26,8 +27,8 @@ LOSSES: Mapping[str, Loss] = {
 }
 
 FIELDS = ("labels", "spacing_mm", "intensity", "slice_axis", "ndim", "patch_size")
-AGREE = ("labels", "instances", "spacing_mm", "intensity")
-OUTPUTS = ("labels", "entropy", "probabilities", "robustness.npz")
+AGREE = ("labels", "instances", "spacing_mm", "intensity", "complex_input", "reading")
+OUTPUTS = ("labels", "entropy", "probabilities", "magnitude", "phase", "robustness.npz")
 
 
 class Segment:
@@ -231,7 +232,13 @@ def predict(
     """Labels and maps of one scan, and what its sidecar says of the labels."""
     spec = networks.spec
     passage = _passage(sample, spec)
-    image, _ = normalise(passage.image(sample.image), spec["intensity"])
+    image, _ = working(
+        sample.image,
+        passage,
+        method=spec["intensity"],
+        definition=spec.get("complex_input"),
+        slice_axis=spec.get("slice_axis"),
+    )
     rules = spec.get("postprocess") or {}
     single = [
         index
@@ -246,11 +253,26 @@ def predict(
         uncertainty=options.uncertainty,
         probabilities=options.probabilities,
     )
+    if sample.meta.get("reconstructed"):
+        arrays |= {"magnitude": np.abs(sample.image[0]), "phase": np.angle(sample.image[0])}
     if getattr(options, "robustness", False):
         arrays["robustness.npz"] = _robustness(image, networks, passage=passage, single=single)
     facts = {
         "labels": {name: n for n, name in enumerate(spec["labels"], start=1)},
         "sources": spec["labels"],
         "instances": spec.get("instances", []),
+        **_origin(sample),
     }
     return arrays, facts
+
+
+def _origin(sample: Sample) -> dict[str, Any]:
+    """How an image was made of k-space, and whether its millimetres are known."""
+    meta = sample.meta
+    if not meta.get("reconstructed"):
+        return {}
+    if not meta.get("spacing_known", True):
+        text = "the file says no spacing: a voxel counts as 1 mm; give it by --spacing-mm"
+        warnings.warn(text, stacklevel=2)
+    names = ("spacing_known", "coils", "sampled", "reconstruction")
+    return {name: meta[name] for name in names if name in meta}

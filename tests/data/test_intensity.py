@@ -62,5 +62,5 @@ def test_a_voxel_that_is_not_a_number_is_counted_and_refused(volume: np.ndarray)
 
 
 def test_an_unknown_method_names_the_known_ones(volume: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"zscores.*zscore, percentile, none"):
+    with pytest.raises(ValueError, match=r"zscores.*zscore, percentile, scale, rms, none"):
         scale(volume, statistics(volume), method="zscores")

@@ -179,7 +179,7 @@ def test_leftovers_of_a_killed_run_are_removed(out: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"intensity": "zscores"}, r"data\.intensity=zscores.*zscore, percentile, none"),
+        ({"intensity": "zscores"}, r"data\.intensity=zscores.*zscore, percentile, scale, rms, none"),
         ({"spacing_mm": [1, 1]}, "three positive millimetres"),
         ({"spacing_mm": [1, 1, -1]}, "three positive millimetres"),
         ({"instances": ["disc"]}, r"data\.instances names 'disc'"),

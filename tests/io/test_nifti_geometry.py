@@ -145,7 +145,7 @@ def test_every_real_file_reads_as_in_nibabel_and_goes_back(reference, tmp_path):
             continue
         values = np.asanyarray(image.dataobj)
         values = (values[..., 1] if many else values).reshape(image.shape[:3])
-        values = values.astype(np.float64)
+        values = values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
         with np.errstate(all="ignore"):
             near = np.abs(sample.image[0] - values) <= 5e-7 * np.abs(values) + 1e-4
         assert (near | ~np.isfinite(sample.image[0])).all()
@@ -158,7 +158,7 @@ def test_every_real_file_reads_as_in_nibabel_and_goes_back(reference, tmp_path):
         for field in GEOMETRY:
             assert np.array_equal(header[field], image.header[field]), (path, field)
     assert len(paths) > 60
-    assert refused == ["complex_image.nii.gz", "rgb_test_file.nii.gz", "warp_t22mt1.nii.gz"]
+    assert refused == ["rgb_test_file.nii.gz", "warp_t22mt1.nii.gz"]
 
 
 def test_a_head_in_all_48_axis_orders_is_one_canonical_head(reference):

@@ -13,7 +13,7 @@ import pytest
 import tiny_prepared
 import torch
 
-from medseg import cli, config, precision
+from medseg import cli, config, naming, precision
 from medseg.windows import OVERLAP
 
 RECIPE = [
@@ -195,7 +195,7 @@ def test_defaults_lie_under_the_working_folder_and_phantoms_are_made(
     small = ["data.source.shape=[8,24,24]", "trainer.max_epochs=1"]
     line = ["experiment=unet_spine", "model.width=2", "trainer.steps_per_epoch=1", *counts, *small]
     assert cli.main(["train", *line]) == 0
-    made = config.default_run(line)
+    made = naming.default_run(line)
     assert (tmp_path / made / "model" / "model.json").is_file()
     recipe = config.compose("train", line)
     assert (tmp_path / config.default_prepared(recipe) / "prepared.json").is_file()
