@@ -48,6 +48,16 @@ _POSTPROCESSING = {
 }  # fmt: skip
 
 
+def refuse(model: Package) -> None:
+    """Refuse what MONAI's own reading and writing would get wrong."""
+    cure = "export it as onnx"
+    if not model.labels:
+        task = model.spec["task"]["name"]
+        raise ValueError(f"a bundle writes labels of voxels, and {task} makes none; {cure}")
+    if model.spec.get("complex_input"):
+        raise ValueError(f"MONAI's transforms drop imaginary parts, which this model sees; {cure}")
+
+
 def inference(model: Package) -> dict[str, Any]:
     """`inference.json`: the network with its weights, and MONAI's nearest to what predict does.
 

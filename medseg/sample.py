@@ -12,6 +12,15 @@ from medseg.geometry.grid import Grid
 if TYPE_CHECKING:
     from torch import Tensor
 
+# How complex numbers are made of files; the recipe chooses, nothing is guessed.
+COMPLEX_INPUT = {
+    "zero_imag": "the values with zero imaginary part",
+    "fft": "the centred Fourier transform of each slice",
+    "synthetic_phase": "the values with a made-up smooth phase",
+    "mag_phase": "channels in pairs of magnitude and phase",
+    "real_imag": "files that are complex themselves, or k-space",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:

@@ -28,8 +28,8 @@ class DataConfig:
         size: side in pixels of the square that a radiograph is brought to; null is by spacing_mm.
         complex_input: how complex numbers are made of the files (medseg/data/complex_input.py);
             null for real data.
-        reading: options of the files' format, as `medseg predict` has them ({reconstruction: sense});
-            models read their inputs by the same ones.
+        reading: options of the files' format, as `medseg predict` has them, such as
+            {reconstruction: sense}; models read their inputs by the same ones.
         classes: what whole cases are told apart as, by the sheet's column `class`.
     """
 
@@ -222,7 +222,9 @@ def check_cases(choices: Mapping[str, Any], *, data: bool, kinds: Sequence[Any])
     wanted = "model=complexresnet task=classify"
     if data:
         other = f"task={choices.get('task')}" if not task else f"model={choices.get('model')}"
-        raise ValueError(f"data.classes tells whole cases apart, and {other} does not; add {wanted}")
+        raise ValueError(
+            f"data.classes tells whole cases apart, and {other} does not; add {wanted}"
+        )
     names = [f"task={choices.get('task')}"] * task + [f"model={choices.get('model')}"] * network
     raise ValueError(
         f"{' and '.join(names)} tells whole cases apart; name what as in data.classes=[a,b] (a "

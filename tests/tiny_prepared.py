@@ -6,6 +6,7 @@ import numpy as np
 
 from medseg import config
 from medseg.data import framed
+from medseg.data.complex_input import stored
 from medseg.geometry import contour
 from medseg.geometry.frame import Frame
 from medseg.geometry.grid import Grid
@@ -50,7 +51,8 @@ def prepared(folder: Path, cfg, splits=SPLITS, shape=SHAPE) -> Path:
         corner = rng.integers(2, 6, size=2)
         for k in range(1, len(data["labels"]) + 1):
             label[1:5, corner[0] : corner[0] + 9, corner[1] : corner[1] + 9] = k
-        image = rng.normal(size=(len(data["channels"]), *shape)).astype(np.float32)
+        count = stored(data["channels"], data["complex_input"])
+        image = rng.normal(size=(count, *shape)).astype(np.float32)
         np.save(home / "image.npy", image + 2 * (label > 0).astype(np.float32))
         np.save(home / "label.npy", label)
         if data["organs"]:
@@ -69,13 +71,14 @@ def prepared(folder: Path, cfg, splits=SPLITS, shape=SHAPE) -> Path:
                 "slices": None,
                 "present": [True] * len(data["channels"]),
                 "label": {"path": "label.nii.gz", "sha256": "0"},
+                "category": place % len(data["classes"]) if data["classes"] else None,
                 "landmarks": {"path": "points.csv", "sha256": "0"} if data["organs"] else None,
             }
         )
     write_json(folder / "index" / "1-of-1.json", {"fingerprint": "tiny", "cases": rows})
     axis = data["slice_axis"] if data["slice_axis"] is not None else 0
     names = ("channels", "labels", "instances", "organs", "size", "spacing_mm", "intensity")
-    names += ("source",)
+    names += ("source", "complex_input", "classes", "reading")
     meta = {"format": 1, "fingerprint": "tiny", "slice_axis": axis}
     write_json(folder / "prepared.json", meta | {name: data[name] for name in names})
     return folder

@@ -17,14 +17,8 @@ from medseg.geometry.fourier import fft
 from medseg.geometry.frame import Frame
 from medseg.geometry.phase import radians
 from medseg.geometry.resample import Passage
+from medseg.sample import COMPLEX_INPUT
 
-DEFINITIONS = {
-    "zero_imag": "the values with zero imaginary part",
-    "fft": "the centred Fourier transform of each slice",
-    "synthetic_phase": "the values with a made-up smooth phase",
-    "mag_phase": "channels in pairs of magnitude and phase",
-    "real_imag": "files that are complex themselves, or k-space",
-}
 _FROM_REAL = ("zero_imag", "fft", "synthetic_phase")
 _WAVES = 2  # of the made-up phase, across the image
 
@@ -33,7 +27,7 @@ def check(definition: str | None, *, channels: Sequence[str], method: str) -> No
     """Refuse a definition that does not exist or does not fit the channels and their scaling."""
     if definition is None:
         return
-    if definition not in DEFINITIONS:
+    if definition not in COMPLEX_INPUT:
         raise ValueError(f"data.complex_input={definition}; it must be one of {offered()}")
     if method not in intensity.PHASE_KEEPING:
         raise ValueError(
@@ -49,7 +43,7 @@ def check(definition: str | None, *, channels: Sequence[str], method: str) -> No
 
 def offered() -> str:
     """The definitions in one line, for a user to choose from."""
-    return ", ".join(f"{name} ({what})" for name, what in DEFINITIONS.items())
+    return ", ".join(f"{name} ({what})" for name, what in COMPLEX_INPUT.items())
 
 
 def complex_channels(channels: Sequence[str], definition: str | None) -> tuple[str, ...]:
@@ -84,7 +78,7 @@ def working(
         image: the files' values on their own grid.
         passage: the way to the working grid.
         method: of `medseg.data.intensity`.
-        definition: one of `DEFINITIONS`; none for real data.
+        definition: one of `sample.COMPLEX_INPUT`; none for real data.
         slice_axis: the canonical axis across slices, which `fft` leaves alone.
     """
     if definition is None:
@@ -108,7 +102,7 @@ def working(
 
 def _formed(image: Num[np.ndarray, "c i j k"], definition: str) -> Complex[np.ndarray, "d i j k"]:
     """Complex channels on the files' own grid."""
-    if definition not in DEFINITIONS:
+    if definition not in COMPLEX_INPUT:
         raise ValueError(f"complex_input is {definition!r}; it must be one of {offered()}")
     real = not np.iscomplexobj(image)
     if definition == "real_imag" and real:

@@ -92,7 +92,9 @@ def examine(
         _channel(case, channel, path, read, slice_axis)
     if record.label is not None:
         _label(case, record.label, labels, slice_axis)
-    elif record.split in {"train", "val"} and not (organs and record.landmarks):
+    elif record.split in {"train", "val"} and not (
+        record.category or (organs and record.landmarks)
+    ):
         case.problems.append(_unlabelled(record))
     _landmarks(case)
     case.problems += _twins(record.case, case.prints)

@@ -94,7 +94,7 @@ def mismatches(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
         if (meta.get(name) or None) != (asked or None) and not (
             name == "slice_axis" and asked is None
         ):
-            found.append(f"{name}: prepared {meta[name]}, recipe {asked}")
+            found.append(f"{name}: prepared {meta.get(name)}, recipe {asked}")
         elif name == "labels" and list(meta[name]) != list(asked):
             found.append(f"order of labels: prepared {list(meta[name])}, recipe {list(asked)}")
     old, new = meta.get("source") or {}, plain(wanted["source"])

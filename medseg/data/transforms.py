@@ -119,7 +119,7 @@ class Spatial:
         floor = _floor(image, batch)
         moved = grid_sample(image - floor, grid, mode="bilinear", align_corners=False) + floor
         changed = replace(batch, image=batch.image.index_copy(0, index, moved))
-        if batch.target is None:
+        if batch.target is None or batch.target.ndim == 1:
             return changed
         chosen = batch.target.index_select(0, index)[:, None].to(grid.dtype)
         labels = grid_sample(chosen, grid, mode="nearest", align_corners=False)[:, 0]

@@ -8,7 +8,7 @@ the last level keeps its width before the head, but for `head=none`. No code fol
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -161,7 +161,7 @@ class ResidualBody(nn.Module):
         return self.head(self.features(x))
 
 
-_TOPOLOGY = {
+_TOPOLOGY: dict[str, Callable[..., nn.Module]] = {
     "unet": UNetBody,
     "attention": functools.partial(UNetBody, gated=True),
     "residual": ResidualBody,
@@ -181,9 +181,9 @@ class ComplexNet(nn.Module):
     strided unit, so that the finest skip has half the image's size; `residual` keeps full size.
 
     Args:
-        in_channels: real channels of the image; of complex data all real parts, then all imaginary.
+        in_channels: real channels of the image; of complex data the real parts, then the imaginary.
         n_classes: background included.
-        complex_input: how the data became complex, a name of `arms.DEFINITIONS`; None: real data.
+        complex_input: how the data became complex, of `sample.COMPLEX_INPUT`; None: real data.
         arm: which of the networks to compare, see `medseg.nn.complex.arms`.
         topology: unet (residual units), attention (gates on its skips), residual (pre-activated).
         width: features of the first level of `real`, `complex` and `two_channel`; they double with

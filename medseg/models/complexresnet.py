@@ -144,9 +144,9 @@ class ComplexResNet(nn.Module):
     """Classification by a complex network, or by the real one it is to be compared with.
 
     Args:
-        in_channels: real channels of the image; of complex data all real parts, then all imaginary.
+        in_channels: real channels of the image; of complex data the real parts, then the imaginary.
         n_classes: number of classes.
-        complex_input: how the data became complex, a name of `arms.DEFINITIONS`; None: real data.
+        complex_input: how the data became complex, of `sample.COMPLEX_INPUT`; None: real data.
         arm: which of the networks to compare, see `medseg.nn.complex.arms`.
         topology: resnet18 (2-D); resnet3d_18, r2plus1d_18, mixed_18 (3-D, slices along axis 0).
         width: features of the first stage of `real`, `complex` and `two_channel`; they double with
@@ -158,6 +158,10 @@ class ComplexResNet(nn.Module):
         equivariant: norm rms and activation modrelu, so that a turn of the whole image's phase
             turns all features and leaves the logits.
     """
+
+    of_cases = True
+
+    of_cases = True
 
     def __init__(
         self,
@@ -184,8 +188,14 @@ class ComplexResNet(nn.Module):
                 raise ValueError(f"{name} is {number}; it must be at least 1")
         self.arm, self.in_channels = arm, in_channels
         self.ndim, self.stride = _NDIM[topology], 1
-        given = {"norm": norm, "activation": activation}
-        chosen = options(_DEFAULTS, equivariant=equivariant, ndim=self.ndim, bias=False, **given)
+        chosen = options(
+            _DEFAULTS,
+            equivariant=equivariant,
+            ndim=self.ndim,
+            bias=False,
+            norm=norm,
+            activation=activation,
+        )
         (self.entry, self.body), self.widths = assembled(
             functools.partial(
                 ResNetBody, n_classes=n_classes, topology=topology, pool=pool, dropout=dropout

@@ -145,8 +145,10 @@ def _program(model: "Package", out: Path) -> str:
 
 def _bundle(model: "Package", out: Path) -> str:
     """A MONAI bundle as a folder or a zip file, opened by MONAI and run."""
+    from medseg import bundle
     from medseg.provenance import atomic, atomic_folder
 
+    bundle.refuse(model)
     if out.suffix != ".zip":
         if (
             out.is_dir()

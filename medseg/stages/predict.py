@@ -6,8 +6,9 @@ adding files. Predict asks it for
       suffix) and facts for the sidecar; `networks` is a `medseg.ensemble.Ensemble`,
   `OUTPUTS`: names of all outputs there can be; the first one's file is the case's name alone,
 and, where it has them, for `add_options(parser)`, `FIELDS` of model.json that it needs, `AGREE`
-(those in which an ensemble's models must agree) and `load(table, record)`, if a case is more than
-channels on one grid. A file of `medseg/models` may have `add_options(parser)` as well.
+(in which an ensemble's models must agree), `load(table, record)`, if a case is more than channels
+on one grid, and `gather(folder)`, a table of all cases. Files of `medseg/models` may have
+`add_options(parser)` as well.
 """
 
 import argparse
@@ -79,6 +80,8 @@ def _cases(run: "_Run") -> int:
                 failed.append(run.failed(record, text))
             done.rest()
             told = _tell(number + 1, len(run.records), began=began, told=told)
+    if hasattr(run.task, "gather"):
+        run.task.gather(Path(run.options.out))
     seconds = time.monotonic() - began
     sys.stdout.write(
         f"{counts['predicted']} predicted, {counts['kept']} kept, {len(failed)} failed "

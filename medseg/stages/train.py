@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
-    """Train one recipe into its run folder; the best validated Dice is what a sweeper sees."""
+    """Train one recipe into its run folder; the best validated score is what a sweeper sees."""
     with sole(paths.folder):
         return _train(cfg, paths)
 
@@ -71,7 +71,7 @@ def _train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
     done = _finished(folder, mark)
     if done is not None and not cfg.trainer.restart:
         _say(f"{folder / 'model'} is trained by this recipe already (trainer.restart=true repeats)")
-        return done["val_dice"]
+        return next(value for key, value in done.items() if key.startswith("val_"))
     doubts = shared(splits)
     for text in doubts:
         sys.stderr.write(f"medseg train: warning: {text}\n")
@@ -84,8 +84,9 @@ def _train(cfg: "DictConfig", paths: argparse.Namespace) -> float | None:
         facts["warnings"] = doubts
         facts["seconds"] = round(time.perf_counter() - began, 1)
         _finish(plan, facts, str(cfg.choices.get("experiment") or "custom"))
-    score = facts["val_dice"]
-    reached = "not validated" if score is None else f"validation Dice {score:.3f}"
+    score = facts[f"val_{plan.task.monitor}"]
+    name = plan.task.monitor.replace("_", " ").replace("dice", "Dice")
+    reached = "not validated" if score is None else f"validation {name} {score:.3f}"
     _say(f"{reached}, {facts['epochs']} epochs, {facts['seconds']:.0f} s: {folder / 'model'}")
     return score
 
@@ -228,8 +229,8 @@ def _fit_at_once(plan: Plan) -> dict[str, Any]:
     scores = score_cases(plan.task.score, cases=Whole(plan.prepared, plan.splits["val"]))
     row = {"epoch": 0, **scores, "seconds": round(time.perf_counter() - began, 3)}
     write_text(plan.folder / METRICS, table([row]))
-    score = scores.get("val_dice")
-    return {"val_dice": score, "best_epoch": 0, "epochs": 1, "device": "cpu"}
+    name = f"val_{plan.task.monitor}"
+    return {name: scores.get(name), "best_epoch": 0, "epochs": 1, "device": "cpu"}
 
 
 def _learn(plan: Plan) -> dict[str, Any]:
@@ -272,8 +273,8 @@ def _learn(plan: Plan) -> dict[str, Any]:
         raise RuntimeError(f"{plan.folder / LAST} is not what was written there; is the disk full?")
     best = torch.load(plan.folder / BEST, map_location="cpu", weights_only=True)
     plan.task.model.load_state_dict(best["model"])
-    epochs = len(state["rows"])
-    return {"val_dice": state["best"], "best_epoch": state["best_epoch"], "epochs": epochs}
+    told = {"best_epoch": state["best_epoch"], "epochs": len(state["rows"])}
+    return {f"val_{plan.task.monitor}": state["best"], **told}
 
 
 @contextlib.contextmanager

@@ -215,15 +215,18 @@ class Learner(LightningModule):
         cases = sums.pop("cases", 0.0)
         if not cases:
             return
-        for key, total in sums.items():
+        means = {key: total / cases for key, total in sums.items()}
+        if hasattr(self.task, "joined"):
+            means = self.task.joined(means)
+        for key, mean in means.items():
             self.log(
                 f"val_{key}",
-                total / cases,
+                mean,
                 prog_bar=key == self.task.monitor,
                 sync_dist=self.trainer.world_size > 1,
             )
         if self.plateau is not None and not self.trainer.sanity_checking:
-            self.plateau.step(sums[self.task.monitor] / cases)
+            self.plateau.step(means[self.task.monitor])
 
     def _gathered(self) -> dict[str, float]:
         own = {key: float(value) for key, value in self.sums.items()}
@@ -265,6 +268,7 @@ class Keeper(Callback):
         self.monitor, self.val_every, self.patience = f"val_{monitor}", val_every, patience
         self.rows: list[dict[str, Any]] = []
         self.best: float | None = None
+        self.best_loss = math.inf
         self.best_epoch = -1
         self.waited = 0
         self.stopped = False
@@ -272,7 +276,7 @@ class Keeper(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs, in plain types."""
-        names = ("fingerprint", "rows", "best", "best_epoch", "waited", "stopped")
+        names = ("fingerprint", "rows", "best", "best_loss", "best_epoch", "waited", "stopped")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -327,11 +331,15 @@ class Keeper(Callback):
     def _compare(
         self, score: float | None, epoch: int, trainer: Trainer, pl_module: LightningModule
     ) -> None:
-        """The first weights are kept until a score is known; without any, the latest are best."""
+        """The first weights stay until a score is known; of equal scores the loss decides."""
+        loss = float(trainer.callback_metrics.get("val_loss", math.inf))
         if score is not None and self.best is not None and score <= self.best:
             self.waited += 1
-            return
-        self.best, self.best_epoch, self.waited = score, epoch, 0
+            if score < self.best or loss >= self.best_loss:
+                return
+        else:
+            self.waited = 0
+        self.best, self.best_loss, self.best_epoch = score, loss, epoch
         if trainer.is_global_zero:
             weights = cast(Learner, pl_module).kept_weights()
             with atomic(self.folder / "best.ckpt") as part:
@@ -360,7 +368,8 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     """The rows of `metrics.csv`, a row an epoch; a number that was not taken is left empty."""
     rows, text = list(rows), io.StringIO()
     own = [key for key in dict.fromkeys(k for row in rows for k in row) if key.startswith("val_")]
-    names = [*COLUMNS[:4], *(key for key in own if key not in COLUMNS), *COLUMNS[4:]]
+    usual = COLUMNS if "val_dice" in own or not own else [c for c in COLUMNS if c != "val_dice"]
+    names = [*usual[:-2], *(key for key in own if key not in COLUMNS), *usual[-2:]]
     writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)

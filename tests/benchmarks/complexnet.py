@@ -8,7 +8,7 @@ from torch import nn
 ROUNDS = 7
 BATCH = 4
 SIZE = 96
-WIDTHS = (16, 32, 64)
+WIDTHS = {"small": (16, 32, 64), "default": (16, 32, 64, 128, 256)}
 BOUND = 1 / 0.75
 
 
@@ -49,25 +49,25 @@ class TheirLayers:
 
 
 def bench():
-    """One row: forward and backward of a small 2-D U-Net, one thread."""
+    """Forward and backward of a small and of the default 2-D U-Net, one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [step()]
+        return [step(name, widths) for name, widths in WIDTHS.items()]
     finally:
         torch.set_num_threads(threads)
 
 
-def nets():
+def nets(widths):
     """Both nets of the same plan, with the same weights, from image to logits."""
     from medseg.models.complexnet import UNetBody
     from medseg.nn.complex.arms import FromParts, initialise
     from medseg.nn.complex.layers import ComplexLayers, Options
 
     torch.manual_seed(0)
-    given = {"n_classes": 4, "strides": (2,) * (len(WIDTHS) - 1)}
-    ours = nn.Sequential(FromParts(), UNetBody(ComplexLayers(Options()), 1, WIDTHS, **given))
-    peer = nn.Sequential(FromParts(), UNetBody(TheirLayers(Options()), 1, WIDTHS, **given))
+    given = {"n_classes": 4, "strides": (2,) * (len(widths) - 1)}
+    ours = nn.Sequential(FromParts(), UNetBody(ComplexLayers(Options()), 1, widths, **given))
+    peer = nn.Sequential(FromParts(), UNetBody(TheirLayers(Options()), 1, widths, **given))
     initialise(ours, "crelu")
     copied(ours, peer)
     return ours, peer
@@ -87,34 +87,34 @@ def copied(ours, peer):
         goal.weight.copy_(torch.cat([source.weight[:, ::2], source.weight[:, 1::2]], 1))
 
 
-def step():
+def step(name, widths):
     """The least time of some rounds, in turns, and whether logits and one gradient agree."""
-    ours, peer = nets()
+    ours, peer = nets(widths)
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(BATCH, 2, SIZE, SIZE, generator=generator)
     target = torch.randint(4, (BATCH, SIZE, SIZE), generator=generator)
     seconds, logits, first = {}, {}, {}
     for turn in range(ROUNDS + 1):
-        for name, net in {"ours": ours, "peer": peer}.items():
+        for side, net in {"ours": ours, "peer": peer}.items():
             net.zero_grad()
             start = time.perf_counter()
             found = net(image)
             nn.functional.cross_entropy(found, target).backward()
             if turn:
                 took = time.perf_counter() - start
-                seconds[name] = min(took, seconds.get(name, took))
-            logits[name], first[name] = found.detach(), gradient(net)
+                seconds[side] = min(took, seconds.get(side, took))
+            logits[side], first[side] = found.detach(), gradient(net)
     off = far(logits["ours"], logits["peer"])
     steep = far(first["ours"], first["peer"])
     return {
-        "subject": f"training step of a complex U-Net, {BATCH} x {SIZE} x {SIZE}",
+        "subject": f"training step of the {name} complex U-Net, {BATCH} x {SIZE} x {SIZE}",
         "ours_s": seconds["ours"],
         "peer_s": seconds["peer"],
         "peer": "the same net of complextorch's layers, one thread",
         "ratio": seconds["peer"] / seconds["ours"],
         "bound": BOUND,
         "equal": off < 1e-3 and steep < 1e-2,
-        "note": f"widths {WIDTHS}; logits differ by {off:.0e}, first gradient by {steep:.0e}",
+        "note": f"widths {widths}; logits differ by {off:.0e}, first gradient by {steep:.0e}",
     }
 
 

@@ -1,6 +1,7 @@
 """Every YAML in conf/ builds; every experiment composes, trains two steps and predicts a file."""
 
 import argparse
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -42,6 +43,7 @@ def made(stem: str, *names: str, in_channels: int, n_classes: int):
     """A small network of a recipe, and the shape of image that it takes."""
     cfg = config.compose("train", [f"model={stem}", *narrow(stem, *names)])
     facts = {"in_channels": in_channels, "n_classes": n_classes, "organs": ORGANS}
+    facts["complex_input"] = "real_imag"
     given = {name: value for name, value in facts.items() if config.accepts(cfg.model, name)}
     network = config.build(cfg.model, **given).eval()
     side = network.stride if isinstance(network.stride, int) else max(network.stride)
@@ -51,10 +53,11 @@ def made(stem: str, *names: str, in_channels: int, n_classes: int):
 
 @pytest.mark.parametrize("stem", stems("model"))
 def test_every_network_maps_images_to_logits_or_landmarks(stem: str) -> None:
-    network, image = made(stem, in_channels=3, n_classes=4)
+    network, image = made(stem, in_channels=4, n_classes=4)
     found = network(image)
-    organs = hasattr(network, "organs")
-    assert found.shape == ((1, 19, 2) if organs else (1, 4, *image.shape[2:]))
+    of_cases = getattr(network, "of_cases", False)
+    space = () if of_cases else image.shape[2:]
+    assert found.shape == ((1, 19, 2) if hasattr(network, "organs") else (1, 4, *space))
 
 
 @pytest.mark.parametrize("stem", stems("model"))
@@ -95,7 +98,9 @@ def test_every_experiment_trains_two_steps_and_predicts_a_file(
     if whole.data.size:
         chosen.append("data.size=64")
     cfg = config.compose("train", chosen)
-    source = tiny_prepared.prepared(tmp_path / "prepared", cfg, shape=(4, 32, 32))
+    one_slice = bool(cfg.data.classes) and cfg.data.source.get("ndim", 2) == 2
+    shape = (32, 32, 1) if one_slice else (4, 32, 32)
+    source = tiny_prepared.prepared(tmp_path / "prepared", cfg, shape=shape)
     run = tmp_path / "run"
     run.mkdir()
     train(cfg, argparse.Namespace(source=source, out=run, folder=run, sweep=False, config_dirs=[]))
@@ -104,12 +109,16 @@ def test_every_experiment_trains_two_steps_and_predicts_a_file(
     if cfg.data.size:
         predicts_a_radiograph(run / "model", tmp_path)
         return
-    channels = len(cfg.data.channels)
-    logits = model.network(torch.randn(1, channels, *[32] * model.spec["ndim"]))
-    assert logits.shape[1] == len(cfg.data.labels) + 1
-    inputs = scans(tmp_path, list(cfg.data.channels))
+    facts = config.facts(cfg)
+    logits = model.network(torch.randn(1, facts["in_channels"], *[32] * model.spec["ndim"]))
+    assert logits.shape[1] == facts["n_classes"]
+    kind = np.complex64 if cfg.data.complex_input == "real_imag" else np.float32
+    inputs = scans(tmp_path, list(cfg.data.channels), kind, shape=(8, 20, 1 if one_slice else 4))
     arguments = [run / "model", *inputs, "--case", "one", "--out", tmp_path / "found"]
     assert cli.main(["predict", *map(str, arguments)]) == 0
+    if cfg.data.classes:
+        assert json.loads((tmp_path / "found" / "one.json").read_text())["status"] == "ok"
+        return
     found = nib.load(tmp_path / "found" / "one.nii.gz")
     assert found.shape == (8, 20, 4)
     assert set(np.unique(np.asarray(found.dataobj))) <= set(range(len(cfg.data.labels) + 1))
@@ -127,10 +136,10 @@ def predicts_a_radiograph(model: Path, folder: Path) -> None:
         assert labels.size == (90, 70)
 
 
-def scans(folder: Path, channels: list[str]) -> list[str]:
+def scans(folder: Path, channels: list[str], kind: type, shape: tuple[int, ...]) -> list[str]:
     """A scan of noise for each channel of one case, as predict takes them."""
     rng = np.random.default_rng(0)
     for name in channels:
-        image = rng.normal(100, 10, (8, 20, 4)).astype(np.float32)
+        image = rng.normal(100, 10, shape).astype(kind)
         nib.save(nib.Nifti1Image(image, np.diag([1.0, 1.0, 3.0, 1.0])), folder / f"{name}.nii.gz")
     return [f"{name}={folder / name}.nii.gz" for name in channels]

@@ -93,7 +93,7 @@ def test_real_arms_see_no_phase_of_complex_data_and_two_channel_does():
 
 
 def test_real_data_in_a_complex_net_are_refused_with_the_definitions():
-    with pytest.raises(ValueError, match="data.complex_input=zero_imag"):
+    with pytest.raises(ValueError, match=r"data\.complex_input=zero_imag"):
         ComplexNet(1, 2)
 
 
@@ -217,3 +217,18 @@ def test_numbers_on_a_line_give_finite_logits_and_gradients(scale, phase):
 def test_wrong_plans_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         ComplexNet(2, 2, complex_input="fft", **wrong)
+
+
+@pytest.mark.parametrize("topology", ["unet", "attention", "residual"])
+@pytest.mark.parametrize("bias", [-0.1, 0.0])
+def test_an_empty_background_gives_finite_gradients_without_offsets(topology, bias):
+    torch.manual_seed(0)
+    options = {"complex_input": "real_imag", "width": 4, "depth": 2, "equivariant": True}
+    network = ComplexNet(2, 2, topology=topology, **options)
+    for module in network.modules():
+        if isinstance(module, ModReLU):
+            module.bias.data.fill_(bias)
+    image = torch.randn(2, 2, 64, 64)
+    image[..., :40], image[1] = 0, 0
+    network(image).square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())

@@ -1,4 +1,4 @@
-"""Complex ResNets: published counts of the real arms, one switch for all, any size, equivariance."""
+"""Complex ResNets: published counts, one switch for all arms, any size, equivariance."""
 
 import pytest
 import torch
@@ -110,7 +110,7 @@ def test_one_seed_makes_one_network():
     [
         ({"topology": "resnet50"}, "topology 'resnet50' is not known"),
         ({"pool": "max"}, "global pooling is 'max'"),
-        ({"complex_input": None}, "data.complex_input=zero_imag"),
+        ({"complex_input": None}, r"data\.complex_input=zero_imag"),
         ({"n_classes": 0}, "n_classes is 0"),
     ],
 )

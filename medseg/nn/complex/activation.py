@@ -64,7 +64,9 @@ class ModReLU(nn.Module):
     def forward(self, z: Complex[Tensor, "b c *s"]) -> Complex[Tensor, "b c *s"]:
         """Zero at zero, whatever b is."""
         last = z.movedim(1, -1)
-        gain = torch.relu(1 + self.bias * torch.rsqrt(squared(last) + TINY))
+        power = squared(last)
+        inverse = torch.where(power > TINY, torch.rsqrt(power + TINY), 0.0)
+        gain = torch.relu(1 + self.bias * inverse)
         return (last * gain).movedim(-1, 1)
 
 

@@ -21,16 +21,10 @@ from medseg.nn.complex import init
 from medseg.nn.complex.layers import ComplexLayers, Layers, Options, RealLayers
 from medseg.nn.complex.parts import from_parts
 from medseg.nn.cost import dof, macs
+from medseg.sample import COMPLEX_INPUT
 
 ARMS = ("real", "real_x2", "complex", "iso_flop", "two_channel")
 TOLERANCE = {"real_x2": 0.02, "iso_flop": 0.05}
-DEFINITIONS: Mapping[str, str] = {
-    "zero_imag": "the image as real part, imaginary part 0",
-    "fft": "the image's centred spectrum",
-    "synthetic_phase": "the image with a smooth random phase",
-    "mag_phase": "magnitude and measured phase",
-    "real_imag": "real and imaginary part, also of reconstructed k-space",
-}
 Body = Callable[[Layers, int, Sequence[int]], nn.Module]
 Off = Callable[[tuple[int, ...]], float]
 
@@ -60,7 +54,7 @@ def check(arm: str, in_channels: int, complex_input: str | None) -> None:
         raise ValueError(f"arm {arm!r} is not known; choose one of {', '.join(ARMS)}")
     if in_channels < 1:
         raise ValueError(f"in_channels is {in_channels}; it must be at least 1")
-    listed = "; ".join(f"{name}: {meaning}" for name, meaning in DEFINITIONS.items())
+    listed = "; ".join(f"{name}: {meaning}" for name, meaning in COMPLEX_INPUT.items())
     if complex_input is None:
         if arm in ("complex", "two_channel"):
             raise ValueError(
@@ -68,7 +62,7 @@ def check(arm: str, in_channels: int, complex_input: str | None) -> None:
                 f"e.g. data.complex_input=zero_imag ({listed}), or choose arm=real"
             )
         return
-    if complex_input not in DEFINITIONS:
+    if complex_input not in COMPLEX_INPUT:
         raise ValueError(f"complex_input {complex_input!r} is not known; choose one of: {listed}")
     if in_channels % 2:
         raise ValueError(
@@ -96,7 +90,7 @@ def assembled(
         options: what the layers are like.
         arm: one of `ARMS`.
         in_channels: real channels of the image: of complex data two a complex channel.
-        complex_input: how the data became complex, a name of `DEFINITIONS`; None for real data.
+        complex_input: how the data became complex, a name of `COMPLEX_INPUT`; None for real data.
         size: of the image for which multiply-adds are made equal.
         divisor: widths of the solved arms are multiples of it, of less where the goal needs it.
     """

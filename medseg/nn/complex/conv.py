@@ -230,6 +230,7 @@ class Conv(_Spatial):
         self.margin = () if zeros else tuple(p for side in padding[::-1] for p in (side, side))
         self.pointwise = groups == 1 and max(kernel) == 1 and max(padding) == 0
         self.steps = (slice(None),) * 2 + tuple(slice(None, None, step) for step in stride)
+        self.strided = any(step > 1 for step in stride)
         self.kernel = partial(
             _CONV[ndim],
             stride=stride,
@@ -243,7 +244,8 @@ class Conv(_Spatial):
         if self.margin:
             z = merged(functional.pad(_channels(z), self.margin, self.padding_mode))
         if self.pointwise and self.form in ("auto", "block"):
-            return _pointwise(z[self.steps], weight=self.weight, bias=self.bias)
+            kept = z[self.steps] if self.strided else z  # a slice of all would not export
+            return _pointwise(kept, weight=self.weight, bias=self.bias)
         return convolved(z, self.kernel, weight=self.weight, bias=self.bias, form=self.chosen(z))
 
 

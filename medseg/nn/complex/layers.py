@@ -4,7 +4,7 @@ A network that is built through `Layers` alone is the same plan in both: that is
 arms of a comparison comparable.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -17,6 +17,7 @@ from torch.nn import functional
 from medseg.nn import conv as real
 from medseg.nn.complex import activation, attention, dropout, head, norm, pool, upsample
 from medseg.nn.complex import conv as cplx
+from medseg.nn.complex.whitening import Mode
 from medseg.nn.conv import Size, sizes
 
 NORMS = ("batch", "circular", "split", "group", "instance", "rms", "none")
@@ -24,6 +25,7 @@ HEADS = ("concat", "magnitude", "real", "invariant", "none")
 UPSAMPLES = ("transposed", "nearest", "linear", "fourier")
 ACTIVATIONS = ("crelu", "modrelu", "zrelu", "cardioid", "modsilu", "threshold", "prelu")
 _KNOWN = {"norm": NORMS, "activation": ACTIVATIONS, "head": HEADS, "upsample": UPSAMPLES}
+_MODES: dict[str, Mode] = {"batch": "whiten", "circular": "circular", "split": "split"}
 _EQUIVARIANT = {
     "norm": ("rms", "none"),
     "activation": ("modrelu", "modsilu", "threshold"),
@@ -235,7 +237,11 @@ class RealLayers:
     def activation(self, channels: int) -> nn.Module:
         """ReLU for those that cut, SiLU for modsilu, soft shrinkage for threshold."""
         del channels
-        made = {"modsilu": nn.SiLU, "threshold": partial(nn.Softshrink, 0.1), "prelu": nn.PReLU}
+        made: dict[str, Callable[[], nn.Module]] = {
+            "modsilu": nn.SiLU,
+            "threshold": partial(nn.Softshrink, 0.1),
+            "prelu": nn.PReLU,
+        }
         return made.get(self.options.activation, nn.ReLU)()
 
     def max_pool(self, size: int, *, stride: int, padding: int) -> nn.Module:
@@ -307,7 +313,7 @@ class ComplexLayers:
             return norm.InstanceNorm(channels, affine=False)
         if kind == "rms":
             return norm.RMSNorm(channels)
-        return norm.BatchNorm(channels, mode="whiten" if kind == "batch" else kind)
+        return norm.BatchNorm(channels, mode=_MODES[kind])
 
     def activation(self, channels: int) -> nn.Module:
         """By name; prelu acts on the parts."""

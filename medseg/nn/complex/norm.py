@@ -261,7 +261,7 @@ class GroupNorm(_Norm):
 
     def forward(self, z: Complex[Tensor, "b c *s"]) -> Complex[Tensor, "b c *s"]:
         """The normalised channels, channels-last in memory."""
-        return self._normalised(z, sets=len(z))[0]
+        return self._normalised(z, sets=z.shape[0])[0]
 
 
 class InstanceNorm(GroupNorm):
