@@ -237,7 +237,7 @@ def truth(job: Job) -> tuple[Labels, Grid]:
     if job.record.slices is None or job.image is None:
         return labels, grid
     try:
-        scan = formats.read_header(job.image, **spaced(job.record, job.image, {}))
+        scan = formats.read_header(job.image, **spaced(job.record, job.image, options={}))
     except (ValueError, OSError, EOFError):
         return labels, grid
     turned = onto(labels, grid, wanted=scan)
@@ -271,7 +271,7 @@ def shown(
     image = None
     if job.image is not None:
         with contextlib.suppress(ValueError, OSError):
-            scan = formats.read(job.image, **spaced(job.record, job.image, {}))
+            scan = formats.read(job.image, **spaced(job.record, job.image, options={}))
             seen = np.abs(scan.image[0]) if np.iscomplexobj(scan.image) else scan.image[0]
             image = onto(seen, scan.space, wanted=native)
     return image, theirs, None if prediction is None else ours, native

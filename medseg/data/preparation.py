@@ -180,7 +180,7 @@ def _workers(records: Sequence[Record], recipe: Recipe) -> int:
     channel, path = next(iter(records[0].paths.items()))
     try:
         volume = volumes(records[0], recipe.volume)[channel]
-        options = spaced(records[0], path, recipe.reading)
+        options = spaced(records[0], path, options=recipe.reading)
         passage = recipe.passage(formats.read_header(path, volume=volume, **options))
     except (ValueError, OSError, EOFError):
         return 1

@@ -79,7 +79,7 @@ class Recipe:
         if not path.exists():
             raise FileNotFoundError(f"case {first.case}: there is no file {path}; mend the sheet")
         try:
-            options = spaced(first, path, self.reading)
+            options = spaced(first, path, options=self.reading)
             volume = volumes(first, self.volume)[channel]
             grid = formats.read_header(path, volume=volume, **options)
             return replace(self, slice_axis=coarsest_axis(grid))

@@ -173,7 +173,7 @@ class Table:
                 path=path,
                 volume=chosen[channel],
                 series=self.series,
-                **spaced(record, path, self.options),
+                **spaced(record, path, options=self.options),
             )
             if grid is None:
                 grid, meta = one.space, dict(one.meta)
@@ -263,7 +263,7 @@ def read_image(
         raise ValueError(f"case {case}, {channel}: {error}") from error
 
 
-def spaced(record: Record, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+def spaced(record: Record, path: Path, *, options: Mapping[str, Any]) -> dict[str, Any]:
     """Reading options, with the sheet's pixel size where the command line says none."""
     from medseg.io import formats
 

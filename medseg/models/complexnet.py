@@ -22,7 +22,7 @@ _BLOCKS = (1, 2, 4)
 _DIVISOR = 8
 
 
-class ResidualUnit(nn.Module):
+class _Unit(nn.Module):
     """Convolutions with normalisation and activation, and a residual convolution where needed."""
 
     def __init__(
@@ -52,7 +52,7 @@ class ResidualUnit(nn.Module):
         return self.path(x) + self.residual(x)
 
 
-class PreActivated(nn.Module):
+class _PreActivated(nn.Module):
     """Normalisation, activation, convolution, twice; the input added."""
 
     def __init__(self, layers: Layers, channels: int) -> None:
@@ -75,8 +75,8 @@ class UNetBody(nn.Module):
         self,
         layers: Layers,
         in_channels: int,
-        widths: Sequence[int],
         *,
+        widths: Sequence[int],
         n_classes: int,
         strides: Sequence[Size],
         gated: bool = False,
@@ -85,15 +85,15 @@ class UNetBody(nn.Module):
         *skips, bottom = widths
         bare = layers.options.head == "none"
         pairs = zip((in_channels, *skips), skips, strides, strict=False)
-        self.down = nn.ModuleList(ResidualUnit(layers, i, o, stride=s) for i, o, s in pairs)
-        self.bottom = ResidualUnit(layers, skips[-1], bottom)
+        self.down = nn.ModuleList(_Unit(layers, i, o, stride=s) for i, o, s in pairs)
+        self.bottom = _Unit(layers, skips[-1], bottom)
         self.up, self.gates = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(skips))):
             first, last = level == 0, level == len(skips) - 1
             skip, under = skips[level], bottom if last else skips[level]
             o = (n_classes if bare else skips[0]) if first else skips[level - 1]
-            unit = ResidualUnit(layers, o, o, convolutions=1, plain=first and bare)
-            rise = up(layers, skip + under, o, stride=strides[level])
+            unit = _Unit(layers, o, o, convolutions=1, plain=first and bare)
+            rise = up(layers, (skip + under, o), stride=strides[level])
             self.up.append(nn.Sequential(rise, *ordered(layers, o), unit))
             self.gates.append(layers.gate(skip, under) if gated else nn.Identity())
         self.head = layers.head(n_classes if bare else skips[0], n_classes)
@@ -123,8 +123,8 @@ class ResidualBody(nn.Module):
         self,
         layers: Layers,
         in_channels: int,
-        widths: Sequence[int],
         *,
+        widths: Sequence[int],
         n_classes: int,
         strides: Sequence[Size],
     ) -> None:
@@ -137,12 +137,12 @@ class ResidualBody(nn.Module):
         for (i, o), stride in zip(itertools.pairwise(widths), strides, strict=True):
             self.down.append(layers.conv(i, o, stride=stride))
         for width, count in zip(widths, counts, strict=True):
-            self.blocks.append(nn.Sequential(*(PreActivated(layers, width) for _ in range(count))))
+            self.blocks.append(nn.Sequential(*(_PreActivated(layers, width) for _ in range(count))))
         self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(strides))):
             o = widths[level]
-            self.up.append(up(layers, widths[level + 1], o, stride=strides[level]))
-            self.decoder.append(PreActivated(layers, o))
+            self.up.append(up(layers, (widths[level + 1], o), stride=strides[level]))
+            self.decoder.append(_PreActivated(layers, o))
         self.leave = nn.Sequential(layers.norm(widths[0]), layers.activation(widths[0]))
         self.head = layers.head(widths[0], n_classes)
 

@@ -54,7 +54,7 @@ def middle_width(i: int, o: int) -> int:
     return (i * o * _KERNEL**3) // (i * _KERNEL**2 + _KERNEL * o)
 
 
-class BasicBlock(nn.Module):
+class _Block(nn.Module):
     """Two convolutions and a residual, which is a strided 1-convolution where the shape changes."""
 
     def __init__(
@@ -106,8 +106,8 @@ class ResNetBody(nn.Module):
         self,
         layers: Layers,
         in_channels: int,
-        widths: Sequence[int],
         *,
+        widths: Sequence[int],
         n_classes: int,
         topology: str,
         pool: str,
@@ -122,7 +122,7 @@ class ResNetBody(nn.Module):
         pairs = itertools.pairwise((widths[0], *widths))
         kind = kinds.get(topology, [_plain] * _LEVELS)
         for level, ((i, o), convolution) in enumerate(zip(pairs, kind, strict=True)):
-            block = functools.partial(BasicBlock, layers, convolution=convolution)
+            block = functools.partial(_Block, layers, convolution=convolution)
             stages.append(block(i, o, stride=1 if level == 0 else 2))
             stages += [block(o, o, stride=1) for _ in range(_BLOCKS - 1)]
         self.stem = _stem(layers, in_channels, widths[0], topology)

@@ -66,8 +66,8 @@ def nets(widths):
 
     torch.manual_seed(0)
     given = {"n_classes": 4, "strides": (2,) * (len(widths) - 1)}
-    ours = nn.Sequential(FromParts(), UNetBody(ComplexLayers(Options()), 1, widths, **given))
-    peer = nn.Sequential(FromParts(), UNetBody(TheirLayers(Options()), 1, widths, **given))
+    ours = nn.Sequential(FromParts(), UNetBody(ComplexLayers(Options()), 1, widths=widths, **given))
+    peer = nn.Sequential(FromParts(), UNetBody(TheirLayers(Options()), 1, widths=widths, **given))
     initialise(ours, "crelu")
     copied(ours, peer)
     return ours, peer

@@ -77,14 +77,17 @@ def test_a_divisor_holds_unless_the_goal_or_a_narrow_width_forbids_it():
 def test_the_solver_stays_near_one_factor():
     widths = [16, 32, 64, 128, 256]
     found = solved(
-        lambda w: sum(n * n for n in w), 2 * sum(n * n for n in widths), widths, arm="real_x2"
+        lambda w: sum(n * n for n in w),
+        2 * sum(n * n for n in widths),
+        widths=widths,
+        arm="real_x2",
     )
     assert max(abs(a / b / math.sqrt(2) - 1) for a, b in zip(found, widths, strict=True)) < 0.04
 
 
 def test_widths_that_are_too_coarse_are_refused():
     with pytest.raises(ValueError, match=r"no multiple of the widths \[1\] comes within 2%"):
-        solved(lambda w: w[0] ** 2, 2, [1], arm="real_x2")
+        solved(lambda w: w[0] ** 2, 2, widths=[1], arm="real_x2")
 
 
 def test_widths_are_found_in_half_a_second():
@@ -119,7 +122,7 @@ def test_looking_for_widths_draws_no_chance():
 @pytest.mark.parametrize("arm", ["complex", "two_channel"])
 def test_real_data_are_refused_with_every_definition_offered(arm):
     with pytest.raises(ValueError, match=r"data\.complex_input=zero_imag") as caught:
-        check(arm, 1, None)
+        check(arm, 1, complex_input=None)
     assert all(name in str(caught.value) for name in COMPLEX_INPUT)
 
 
@@ -134,7 +137,7 @@ def test_real_data_are_refused_with_every_definition_offered(arm):
 )
 def test_what_no_arm_takes_is_refused(given, said):
     with pytest.raises(ValueError, match=said):
-        check(*given)
+        check(*given[:2], complex_input=given[2])
 
 
 def test_magnitude_is_that_of_complex_channels_and_steep_nowhere():
@@ -180,7 +183,7 @@ def test_every_named_layer_keeps_or_scales_the_size(layers, ndim):
             assert torch.isfinite(torch.view_as_real(found) if x.is_complex() else found).all()
     for kind in UPSAMPLES:
         stride = (1, 2, 3)[:ndim]
-        rise = up(layers(Options(ndim=ndim, upsample=kind)), 8, 4, stride=stride)
+        rise = up(layers(Options(ndim=ndim, upsample=kind)), (8, 4), stride=stride)
         grown = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
         assert rise(x).shape == (2, 4, *grown)
     for kind in HEADS:

@@ -148,9 +148,9 @@ class Brain:
         person, growth, around, received, chance = self.cases.stream(record).spawn(5)
         fine, coarse = self._lattices(person)
         anatomy = head.paint(person, fine)
-        lesions.mimic(around, fine, anatomy)
+        lesions.mimic(around, fine, head=anatomy)
         category, tumours = self._tumours(record, growth, fine, anatomy)
-        lesions.grow(anatomy, fine, tumours, cue=self.cue)
+        lesions.grow(anatomy, fine, tumours=tumours, cue=self.cue)
         labels = np.zeros(self.shape, np.uint8)
         if tumours:
             value = self.classes.index(category) + 1
@@ -253,7 +253,7 @@ class Brain:
         if math.floor((place + 1) * self.healthy) > before:
             return HEALTHY, []
         category = self.classes[(place - before + self.cases.seed) % len(self.classes)]
-        return category, lesions.GROWTHS[category](rng, at, anatomy)
+        return category, lesions.GROWTHS[category](rng, at, head=anatomy)
 
     def _image(
         self, rng: np.random.Generator, at: Lattice, anatomy: head.Head

@@ -37,7 +37,9 @@ class Lattice:
         x, y, z = np.broadcast_shapes(self.x.shape, self.y.shape, self.z.shape)
         return x, y, z
 
-    def distance_mm(self, centre: Sequence[float], half_mm: Sequence[float], turn: float) -> Map:
+    def distance_mm(
+        self, centre: Sequence[float], half_mm: Sequence[float], *, turn: float
+    ) -> Map:
         """Roughly how far points lie outside an ellipsoid turned about the long axis of the body.
 
         Args:
@@ -214,7 +216,7 @@ def _paint_nuclei(rng: np.random.Generator, at: Lattice, tissue: Tissue, person:
         for side in (-1, 1):
             where = (side * centre[0], *(np.array(centre[1:]) + rng.normal(0, 0.7, 2)))
             extent = [size * mm for mm in half]
-            share = at.inside(at.distance_mm(where, extent, side * turn))
+            share = at.inside(at.distance_mm(where, extent, turn=side * turn))
             dark = 1 - 3 * person.iron * iron
             tissue.paint(share, signal=person.grey * dark, shift_ppm=person.iron * iron)
 
@@ -229,15 +231,15 @@ def _paint_ventricles(
         front = (side * 9, 17 + shift[0], 12)
         back = (side * 17, -24 + shift[1], 10)
         half = (4 * size, 13 * size**0.5, 10)
-        wall = at.distance_mm(front, half, -side * 0.35)
+        wall = at.distance_mm(front, half, turn=-side * 0.35)
         half = (4.5 * size, 16 * size**0.5, 10)
-        wall = np.minimum(wall, at.distance_mm(back, half, side * 0.3))
+        wall = np.minimum(wall, at.distance_mm(back, half, turn=side * 0.3))
         body = (side * 9, -2, 17)
-        wall = np.minimum(wall, at.distance_mm(body, (3 * size, 20, 5), 0.0))
+        wall = np.minimum(wall, at.distance_mm(body, (3 * size, 20, 5), turn=0.0))
         tissue.paint(at.inside(wall), signal=1.0)
         where = (side * (17 + rng.normal(0, 0.5)), -26 + rng.normal(0, 2), 10)
-        plexus = at.distance_mm(where, (3.2, rng.uniform(4, 7), 5), side * 0.3)
+        plexus = at.distance_mm(where, (3.2, rng.uniform(4, 7), 5), turn=side * 0.3)
         chalk = rng.uniform(0.0, 0.08)
         tissue.paint(at.inside(plexus), signal=rng.uniform(0.6, 0.85), shift_ppm=-chalk)
-    third = at.distance_mm((0, -4, 2), (1.8 * person.ventricles, 11, 9), 0.0)
+    third = at.distance_mm((0, -4, 2), (1.8 * person.ventricles, 11, 9), turn=0.0)
     tissue.paint(at.inside(third), signal=1.0)

@@ -36,10 +36,10 @@ class Tumour:
     oedema: float
 
 
-Growth = Callable[[np.random.Generator, Lattice, Head], list[Tumour]]
+Growth = Callable[..., list[Tumour]]
 
 
-def glioma(rng: np.random.Generator, at: Lattice, head: Head) -> list[Tumour]:
+def glioma(rng: np.random.Generator, at: Lattice, *, head: Head) -> list[Tumour]:
     """One large irregular mass: patchy, often with a dead core, bled into, in wet white matter."""
     radius = rng.uniform(16, 25)
     ball = _ball(rng, at, _pick(rng, at, head.depth_mm > 14 * at.unit), radius, uneven=0.2)
@@ -54,7 +54,7 @@ def glioma(rng: np.random.Generator, at: Lattice, head: Head) -> list[Tumour]:
     return [Tumour(distance, signal, shift, ball.centre, radius, rng.uniform(4, 9))]
 
 
-def meningioma(rng: np.random.Generator, at: Lattice, head: Head) -> list[Tumour]:
+def meningioma(rng: np.random.Generator, at: Lattice, *, head: Head) -> list[Tumour]:
     """One round, even, often chalky mass that sits broadly on the inner face of the skull."""
     radius = rng.uniform(13, 19)
     near = np.abs(head.depth_mm / at.unit - 0.45 * radius) < 2
@@ -65,7 +65,7 @@ def meningioma(rng: np.random.Generator, at: Lattice, head: Head) -> list[Tumour
     return [Tumour(distance, rng.uniform(0.7, 0.84) * even, shift, ball.centre, radius, 0.0)]
 
 
-def metastasis(rng: np.random.Generator, at: Lattice, head: Head) -> list[Tumour]:
+def metastasis(rng: np.random.Generator, at: Lattice, *, head: Head) -> list[Tumour]:
     """One to three small round masses, bled into, near the border of grey and white matter."""
     found = []
     signal = rng.choice([0.42, 0.86]) * rng.uniform(0.95, 1.05)
@@ -104,7 +104,7 @@ def _ball(
     """An ellipsoid of that mean radius whose surface is uneven by that share of it."""
     half = (radius * np.exp(rng.normal(0, 0.08, 3))).tolist()
     where = [mm / at.unit for mm in centre]
-    distance = at.distance_mm(where, half, rng.uniform(0, np.pi))
+    distance = at.distance_mm(where, half, turn=rng.uniform(0, np.pi))
     distance = distance - uneven * radius * at.unit * at.noise(rng, max(0.6 * radius, 7))
     return _Ball(distance, (centre[0], centre[1], centre[2]))
 
@@ -118,7 +118,7 @@ def _pick(rng: np.random.Generator, at: Lattice, where: np.ndarray) -> list[floa
     return [float(axis.flat[place]) for axis in axes]
 
 
-def grow(head: Head, at: Lattice, tumours: Sequence[Tumour], *, cue: str) -> None:
+def grow(head: Head, at: Lattice, *, tumours: Sequence[Tumour], cue: str) -> None:
     """Paint tumours into a head, as far as the cue shows them."""
     tissue = head.tissue
     for tumour in tumours:
@@ -156,7 +156,7 @@ def labelled(
     return np.where(block(found.astype(np.float32)) >= 0.5, value, 0).astype(np.uint8)
 
 
-def mimic(rng: np.random.Generator, at: Lattice, head: Head) -> None:
+def mimic(rng: np.random.Generator, at: Lattice, *, head: Head) -> None:
     """Paint cysts, white-matter spots, grey islands, vessels and old small bleeds into a head."""
     deep = head.depth_mm > 6 * at.unit
 
@@ -175,10 +175,10 @@ def mimic(rng: np.random.Generator, at: Lattice, head: Head) -> None:
         dark, iron = rng.uniform(0.25, 0.5), rng.uniform(0.03, 0.08)
         head.tissue.paint(blob(2.5, 4, uneven=0.1), signal=dark, shift_ppm=iron)
     for _ in range(rng.integers(4, 9)):
-        head.tissue.paint(_vein(rng, at, head), signal=0.35, shift_ppm=0.08)
+        head.tissue.paint(_vein(rng, at, head=head), signal=0.35, shift_ppm=0.08)
 
 
-def _vein(rng: np.random.Generator, at: Lattice, head: Head) -> Float[np.ndarray, "x y z"]:
+def _vein(rng: np.random.Generator, at: Lattice, *, head: Head) -> Float[np.ndarray, "x y z"]:
     """The share of a straight vein, 2 to 3 mm wide, that runs outwards."""
     start = np.array(_pick(rng, at, head.depth_mm > 12 * at.unit))
     way = start + rng.normal(0, 0.4, 3) * np.linalg.norm(start) + 1e-3

@@ -18,14 +18,14 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from medseg.nn.complex import init
-from medseg.nn.complex.layers import ComplexLayers, Layers, Options, RealLayers
+from medseg.nn.complex.layers import ComplexLayers, Options, RealLayers
 from medseg.nn.complex.parts import from_parts
 from medseg.nn.cost import dof, macs
 from medseg.sample import COMPLEX_INPUT
 
 ARMS = ("real", "real_x2", "complex", "iso_flop", "two_channel")
 TOLERANCE = {"real_x2": 0.02, "iso_flop": 0.05}
-Body = Callable[[Layers, int, Sequence[int]], nn.Module]
+Body = Callable[..., nn.Module]
 Off = Callable[[tuple[int, ...]], float]
 
 _REAL = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -48,7 +48,7 @@ class Magnitude(nn.Module):
         return torch.linalg.vector_norm(rearrange(image, "b (p c) ... -> p b c ...", p=2), dim=0)
 
 
-def check(arm: str, in_channels: int, complex_input: str | None) -> None:
+def check(arm: str, in_channels: int, *, complex_input: str | None) -> None:
     """Refuse an unknown arm, and data that the arm cannot take."""
     if arm not in ARMS:
         raise ValueError(f"arm {arm!r} is not known; choose one of {', '.join(ARMS)}")
@@ -85,7 +85,7 @@ def assembled(
     """The arm's network from image to logits, and its hidden widths.
 
     Args:
-        body: makes the network behind the entry from layers, input channels and widths.
+        body: makes the network behind the entry from layers, input channels and `widths`.
         widths: hidden widths of `real`, `complex` and `two_channel`.
         options: what the layers are like.
         arm: one of `ARMS`.
@@ -94,7 +94,7 @@ def assembled(
         size: of the image for which multiply-adds are made equal.
         divisor: widths of the solved arms are multiples of it, of less where the goal needs it.
     """
-    check(arm, in_channels, complex_input)
+    check(arm, in_channels, complex_input=complex_input)
     if options.equivariant and arm == "two_channel":
         raise ValueError(
             "arm two_channel cannot be equivariant: a turn of the phase mixes its channels; choose "
@@ -104,10 +104,16 @@ def assembled(
 
     def make(kind: str, widths: Sequence[int]) -> nn.Sequential:
         if kind == "complex":
-            return nn.Sequential(FromParts(), body(ComplexLayers(options), parts // 2, widths))
+            return nn.Sequential(
+                FromParts(), body(ComplexLayers(options), parts // 2, widths=widths)
+            )
         if complex_input is None or kind == "two_channel":
-            return nn.Sequential(nn.Identity(), body(RealLayers(options), in_channels, widths))
-        return nn.Sequential(Magnitude(), body(RealLayers(options), in_channels // 2, widths))
+            return nn.Sequential(
+                nn.Identity(), body(RealLayers(options), in_channels, widths=widths)
+            )
+        return nn.Sequential(
+            Magnitude(), body(RealLayers(options), in_channels // 2, widths=widths)
+        )
 
     def numbers(widths: Sequence[int]) -> int:
         return dof(make("real", widths))
@@ -118,10 +124,10 @@ def assembled(
     found = tuple(widths)
     with torch.device("meta"):
         if arm == "real_x2":
-            found = solved(numbers, 2 * numbers(widths), widths, arm=arm, divisor=divisor)
+            found = solved(numbers, 2 * numbers(widths), widths=widths, arm=arm, divisor=divisor)
         elif arm == "iso_flop":
             goal = macs(make("complex", widths), (parts, *size))
-            found = solved(products, goal, widths, arm=arm, divisor=divisor)
+            found = solved(products, goal, widths=widths, arm=arm, divisor=divisor)
     network = make(arm if arm in ("complex", "two_channel") else "real", found)
     initialise(network, options.activation)
     return network, found
@@ -130,8 +136,8 @@ def assembled(
 def solved(
     cost: Callable[[Sequence[int]], int],
     goal: int,
-    widths: Sequence[int],
     *,
+    widths: Sequence[int],
     arm: str,
     divisor: int = 1,
 ) -> tuple[int, ...]:

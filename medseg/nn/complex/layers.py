@@ -131,8 +131,9 @@ def ordered(layers: Layers, channels: int) -> list[nn.Module]:
     return [layers.norm(channels), *middle, layers.activation(channels)]
 
 
-def up(layers: Layers, i: int, o: int, *, stride: Size) -> nn.Module:
+def up(layers: Layers, widths: tuple[int, int], *, stride: Size) -> nn.Module:
     """Learnt upsampling; an interpolating one is a 1-convolution first."""
+    i, o = widths
     if layers.options.upsample == "transposed":
         return layers.transposed(i, o, stride=stride)
     return nn.Sequential(layers.conv(i, o, kernel=1), layers.upsample(stride))
