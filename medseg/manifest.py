@@ -35,7 +35,7 @@ def manifest(
     meta, network = prepared.meta, task.model
     arguments = dict(specs["network"]["arguments"])
     if hasattr(network, "arm"):
-        arguments["arm"] = network.arm
+        arguments |= {"arm": network.arm, "widths": list(network.widths)}
     cases = {name: [r.case for r in splits[name]] for name in ("train", "val")}
     people = {name: sorted({r.subject for r in splits[name]} - {""}) for name in cases}
     whole = {name: Whole(prepared, splits[name]) for name in cases}

@@ -198,6 +198,7 @@ class ComplexNet(nn.Module):
         dropout: probability, in units before each activation, in `residual` after the entry.
         equivariant: bias-free convolutions, norm rms, activation modrelu and head invariant, so
             that a turn of the whole image's phase turns all features and leaves the logits.
+        widths: the arm's own hidden widths where they are known; None solves them.
     """
 
     def __init__(
@@ -218,12 +219,15 @@ class ComplexNet(nn.Module):
         upsample: str | None = None,
         dropout: float = 0.0,
         equivariant: bool = False,
+        widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         _check(topology, {"n_classes": n_classes, "width": width, "depth": depth})
         steps = [2] * depth if strides is None else list(strides)
         if len(steps) != depth:
             raise ValueError(f"strides has {len(steps)} entries for depth {depth}; give as many")
+        if widths is not None and len(widths) != depth + 1:
+            raise ValueError(f"widths has {len(widths)} entries; depth {depth} has {depth + 1}")
         given = {"norm": norm, "activation": activation, "head": head, "upsample": upsample}
         chosen = options(
             _DEFAULTS[topology],
@@ -237,12 +241,13 @@ class ComplexNet(nn.Module):
         self.stride = stride_of(steps, ndim)
         (self.entry, self.body), self.widths = assembled(
             functools.partial(_TOPOLOGY[topology], n_classes=n_classes, strides=steps),
-            [width * 2**level for level in range(depth + 1)],
+            [width * 2**level for level in range(depth + 1)] if widths is None else widths,
             options=chosen,
             arm=arm,
             in_channels=in_channels,
             complex_input=complex_input,
             size=[8 * n for n in sizes(self.stride, ndim)],
+            settled=widths is not None,
             divisor=_DIVISOR if chosen.norm == "group" else 1,
         )
 

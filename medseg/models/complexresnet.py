@@ -157,9 +157,8 @@ class ComplexResNet(nn.Module):
         dropout: probability, of the pooled features.
         equivariant: norm rms and activation modrelu, so that a turn of the whole image's phase
             turns all features and leaves the logits.
+        widths: the arm's own hidden widths where they are known; None solves them.
     """
-
-    of_cases = True
 
     of_cases = True
 
@@ -177,6 +176,7 @@ class ComplexResNet(nn.Module):
         pool: str = "magnitude",
         dropout: float = 0.0,
         equivariant: bool = False,
+        widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if topology not in _NDIM:
@@ -186,6 +186,8 @@ class ComplexResNet(nn.Module):
         for name, number in {"n_classes": n_classes, "width": width}.items():
             if number < 1:
                 raise ValueError(f"{name} is {number}; it must be at least 1")
+        if widths is not None and len(widths) != _LEVELS:
+            raise ValueError(f"widths has {len(widths)} entries; there are {_LEVELS} stages")
         self.arm, self.in_channels = arm, in_channels
         self.ndim, self.stride = _NDIM[topology], 1
         chosen = options(
@@ -200,12 +202,13 @@ class ComplexResNet(nn.Module):
             functools.partial(
                 ResNetBody, n_classes=n_classes, topology=topology, pool=pool, dropout=dropout
             ),
-            [width * 2**level for level in range(_LEVELS)],
+            [width * 2**level for level in range(_LEVELS)] if widths is None else widths,
             options=chosen,
             arm=arm,
             in_channels=in_channels,
             complex_input=complex_input,
             size=_SIZE[self.ndim],
+            settled=widths is not None,
             divisor=8 if chosen.norm == "group" else 1,
         )
 

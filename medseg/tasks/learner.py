@@ -367,7 +367,8 @@ def resumable(folder: Path, fingerprint: str) -> dict[str, Any] | None:
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """The rows of `metrics.csv`, a row an epoch; a number that was not taken is left empty."""
     rows, text = list(rows), io.StringIO()
-    own = [key for key in dict.fromkeys(k for row in rows for k in row) if key.startswith("val_")]
+    taken = dict.fromkeys(key for row in rows for key, value in row.items() if value != "")
+    own = [key for key in taken if key.startswith("val_")]
     usual = COLUMNS if "val_dice" in own or not own else [c for c in COLUMNS if c != "val_dice"]
     names = [*usual[:-2], *(key for key in own if key not in COLUMNS), *usual[-2:]]
     writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")

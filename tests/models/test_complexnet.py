@@ -232,3 +232,13 @@ def test_an_empty_background_gives_finite_gradients_without_offsets(topology, bi
     image[..., :40], image[1] = 0, 0
     network(image).square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_a_solved_arm_is_built_again_from_its_own_widths():
+    chosen = {"complex_input": "real_imag", "arm": "iso_flop", "width": 4, "depth": 2}
+    solved = ComplexNet(2, 3, **chosen)
+    again = ComplexNet(2, 3, **chosen, widths=solved.widths)
+    again.load_state_dict(solved.state_dict())
+    assert again.widths == solved.widths != (4, 8, 16)
+    with pytest.raises(ValueError, match="widths has 2 entries; depth 2 has 3"):
+        ComplexNet(2, 3, **chosen, widths=[4, 8])

@@ -55,6 +55,14 @@ def test_gradients_are_those_of_finite_differences(make):
         assert torch.autograd.gradcheck(lambda *w: _applied(layer, w, z.detach()), weights)
 
 
+@pytest.mark.parametrize("make", EQUIVARIANT + OTHERS)
+def test_a_conjugate_that_torch_has_not_written_out_yet_is_taken_as_its_values(make):
+    torch.manual_seed(0)
+    layer, z = make().double(), noise(2, 3, 2).conj()
+    assert z.is_conj()
+    assert torch.equal(layer(z), layer(z.resolve_conj()))
+
+
 def _applied(layer, weights, z):
     names = [name for name, _ in layer.named_parameters()]
     return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (z,))

@@ -80,6 +80,11 @@ def test_a_number_that_was_not_taken_is_an_empty_cell() -> None:
     assert table(rows).splitlines()[1:] == ["0,1.5,,,,", "1,1,,0.25,,"]
 
 
+def test_a_number_that_a_task_never_takes_has_no_column() -> None:
+    rows = [{"epoch": 0, "val_dice": "", "val_loss": ""}, {"val_dice": "", "val_accuracy": 0.5}]
+    assert table(rows).splitlines()[0] == "epoch,train_loss,val_loss,val_accuracy,lr,seconds"
+
+
 def test_a_job_can_be_sent_to_another_process() -> None:
     from medseg.stages.train import train
 

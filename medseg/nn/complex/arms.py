@@ -81,6 +81,7 @@ def assembled(
     complex_input: str | None,
     size: Sequence[int],
     divisor: int = 1,
+    settled: bool = False,
 ) -> tuple[nn.Sequential, tuple[int, ...]]:
     """The arm's network from image to logits, and its hidden widths.
 
@@ -93,6 +94,7 @@ def assembled(
         complex_input: how the data became complex, a name of `COMPLEX_INPUT`; None for real data.
         size: of the image for which multiply-adds are made equal.
         divisor: widths of the solved arms are multiples of it, of less where the goal needs it.
+        settled: the widths are the arm's own, as solved before.
     """
     check(arm, in_channels, complex_input=complex_input)
     if options.equivariant and arm == "two_channel":
@@ -122,12 +124,14 @@ def assembled(
         return macs(make("real", widths), (in_channels, *size))
 
     found = tuple(widths)
-    with torch.device("meta"):
-        if arm == "real_x2":
-            found = solved(numbers, 2 * numbers(widths), widths=widths, arm=arm, divisor=divisor)
-        elif arm == "iso_flop":
-            goal = macs(make("complex", widths), (parts, *size))
-            found = solved(products, goal, widths=widths, arm=arm, divisor=divisor)
+    if not settled:
+        with torch.device("meta"):
+            if arm == "real_x2":
+                goal = 2 * numbers(widths)
+                found = solved(numbers, goal, widths=widths, arm=arm, divisor=divisor)
+            elif arm == "iso_flop":
+                goal = macs(make("complex", widths), (parts, *size))
+                found = solved(products, goal, widths=widths, arm=arm, divisor=divisor)
     network = make(arm if arm in ("complex", "two_channel") else "real", found)
     initialise(network, options.activation)
     return network, found
