@@ -8,7 +8,7 @@ from medseg.data.module import Whole
 from medseg.data.prepared import Prepared, PreparedRecord
 from medseg.nn.cost import dof, macs
 
-_OF_DATA = ("size", "complex_input", "reading")  # stand there where the recipe gives them
+_OF_DATA = ("size", "complex_input")  # stand there where the recipe gives them
 
 
 def manifest(
@@ -47,10 +47,19 @@ def manifest(
         "ndim": network.ndim,
         **sees,
         **{name: meta[name] for name in _OF_DATA if meta.get(name)},
+        **_reading(meta),
         **task.learnt(whole["train"], val=whole["val"], device=device),
         "cost": _cost(network, channels=len(whole["train"][0].image[0]), size=sees["patch_size"]),
         "training": {**training, "cases": cases, "subjects": people},
     }
+
+
+def _reading(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that files were read by, which predict keeps to unless it is told otherwise."""
+    found = dict(meta.get("reading") or {})
+    if meta.get("volume") is not None:
+        found["volume"] = meta["volume"]
+    return {"reading": found} if found else {}
 
 
 def _cost(network: Any, *, channels: int, size: Sequence[int]) -> dict[str, int]:  # noqa: ANN401

@@ -5,6 +5,7 @@ are scaled by one real number a channel, so that phases stay, and travel as real
 parts, then all imaginary ones.
 """
 
+import warnings
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from medseg.geometry.fourier import fft
 from medseg.geometry.frame import Frame
 from medseg.geometry.phase import radians
 from medseg.geometry.resample import Passage
-from medseg.sample import COMPLEX_INPUT
+from medseg.sample import COMPLEX_INPUT, Sample
 
 _FROM_REAL = ("zero_imag", "fft", "synthetic_phase")
 _WAVES = 2  # of the made-up phase, across the image
@@ -84,8 +85,8 @@ def working(
     if definition is None:
         if np.iscomplexobj(image):
             raise ValueError(
-                "the values are complex, and the recipe is for real ones; set "
-                "data.complex_input=real_imag and data.intensity=scale, or store the magnitude"
+                "the values are complex, and real ones are wanted; give the magnitude, or take a "
+                "recipe with data.complex_input=real_imag data.intensity=scale"
             )
         return intensity.normalise(passage.image(image), method)
     formed = _formed(image, definition)
@@ -100,6 +101,21 @@ def working(
     return np.concatenate([scaled.real, scaled.imag]).astype(np.float32), found
 
 
+def origin(sample: Sample) -> dict[str, Any]:
+    """What a prediction says of a k-space file: its way to an image, and if millimetres are known.
+
+    Where they are not, a warning says so.
+    """
+    meta = sample.meta
+    if meta.get("format") != "kspace":
+        return {}
+    if not meta["spacing_known"]:
+        text = "the file says no spacing: a voxel counts as 1 mm; give it by --spacing-mm"
+        warnings.warn(text, stacklevel=2)
+    names = ("spacing_known", "coils", "sampled", "reconstruction")
+    return {name: meta[name] for name in names if name in meta}
+
+
 def _formed(image: Num[np.ndarray, "c i j k"], definition: str) -> Complex[np.ndarray, "d i j k"]:
     """Complex channels on the files' own grid."""
     if definition not in COMPLEX_INPUT:
@@ -108,16 +124,21 @@ def _formed(image: Num[np.ndarray, "c i j k"], definition: str) -> Complex[np.nd
     if definition == "real_imag" and real:
         choices = ", ".join((*_FROM_REAL, "mag_phase"))
         raise ValueError(
-            "the values are real, and data.complex_input=real_imag wants complex ones (k-space, "
-            f"complex NIfTI or .npy); choose one of {choices}, or give the complex files"
+            "the values are real, and complex ones are wanted (k-space, complex NIfTI or .npy); "
+            f"give these, or take a recipe whose data.complex_input is one of {choices}"
         )
     if definition != "real_imag" and not real:
         raise ValueError(
-            f"the values are complex, and data.complex_input={definition} would drop their "
-            "imaginary part; set data.complex_input=real_imag"
+            f"the values are complex, and complex_input {definition} would drop their imaginary "
+            "part; give real files, or take a recipe with data.complex_input=real_imag"
         )
     if definition != "mag_phase":
         return np.asarray(image, dtype=np.complex64)
+    if float(image[::2].min()) < 0:
+        raise ValueError(
+            f"a magnitude goes down to {image[::2].min():.4g}, which no magnitude does; channels "
+            "come in pairs of magnitude, phase: are the two swapped?"
+        )
     pairs = zip(image[::2], image[1::2], strict=True)
     found: list[Any] = [m * np.exp(1j * radians(p, where="the phase")) for m, p in pairs]
     return np.stack(found).astype(np.complex64)

@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from medseg.data.classes import Classes
 from medseg.data.patches import Batches, Case, Patches, generator
+from medseg.data.phase import FourierShift
 from medseg.data.pictures import Pictures, points
 from medseg.data.prepared import Prepared, PreparedRecord
-from medseg.data.transforms import Chain, Chance
+from medseg.data.transforms import Chain, Chance, Spatial
 from medseg.nn.conv import padded, sizes
 from medseg.sample import Batch, collate
 
@@ -54,6 +55,7 @@ class DataModule(LightningDataModule):
         sampling: Sampling,
     ) -> None:
         super().__init__()
+        _check_moves(prepared.meta, augment)
         self.prepared, self.train, self.val = prepared, list(train), list(val)
         self.slice_axis = slice_axis(prepared) if ndim == 2 else None
         self.augment, self.sampling = augment, sampling
@@ -63,7 +65,7 @@ class DataModule(LightningDataModule):
         self.patches = self._items(patch_size)
 
     def _items(self, patch_size: Sequence[int]) -> Patches | Pictures | Classes:
-        """What training draws from: patches of scans, radiographs with their landmarks, or cases."""
+        """What training draws from: patches of scans, radiographs with landmarks, or whole cases."""
         if self.prepared.meta.get("organs"):
             return Pictures(self.prepared, self.train)
         if self.prepared.meta.get("classes"):
@@ -196,6 +198,19 @@ class Whole:
             return batch
         landmarks, outlines = points(self.prepared, record)
         return replace(batch, landmarks=landmarks[None], outlines=outlines[None])
+
+
+def _check_moves(meta: Mapping[str, Any], augment: Chain) -> None:
+    """Refuse to move spectra, whose labels lie in the image."""
+    if meta.get("complex_input") != "fft" or not meta.get("labels"):
+        return
+    moving = [n for n, t in augment.transforms.items() if isinstance(t, Spatial | FourierShift)]
+    if moving:
+        raise ValueError(
+            f"data.complex_input=fft trains on spectra, and {' and '.join(moving)} of the "
+            "augmentation would move these otherwise than their labels; set augment=none, or "
+            "another complex_input"
+        )
 
 
 def outside(meta: Mapping[str, Any]) -> float | None:

@@ -20,7 +20,7 @@ from medseg.provenance import read_json
 
 Labels = Integer[np.ndarray, "i j k"]
 
-EXTRAS = ("_entropy", "_probabilities")
+EXTRAS = ("_entropy", "_probabilities", "_magnitude", "_phase")
 OVERLAY = "_overlay"
 POINTS = ("_landmarks.csv", "_landmarks.npy")
 

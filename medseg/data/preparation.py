@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,19 +111,32 @@ def _tidied(out: Path) -> Iterator[None]:
 def _table(source: Any, recipe: Recipe, given: Any, out: Path) -> Table:  # noqa: ANN401
     if isinstance(source, Table):
         return source
+
+    def read(path: Path) -> Table:
+        return Table(
+            path,
+            recipe.channels,
+            labels=recipe.labels,
+            slice_axis=recipe.slice_axis,
+            volume=recipe.volume,
+        )
+
+    def fits(path: Path) -> None:
+        table = read(path)
+        table.options = recipe.reading
+        for record in table.records()[:1]:
+            if all(file.exists() for file in _paths(record)):  # what is missing is listed later
+                table.load(record, with_target=False)
+
     with _lock(out):
-        path = _raw(source, given, out / "raw")
-    return Table(
-        path,
-        recipe.channels,
-        labels=recipe.labels,
-        slice_axis=recipe.slice_axis,
-        volume=recipe.volume,
-    )
+        return read(_raw(source, given, out / "raw", fits))
 
 
-def _raw(source: Any, given: Any, folder: Path) -> Path:  # noqa: ANN401
-    """The sheet of what a dataset writes; written anew when its arguments, code or files change."""
+def _raw(source: Any, given: Any, folder: Path, fits: Callable[[Path], None]) -> Path:  # noqa: ANN401
+    """The sheet of what a dataset writes; written anew when its arguments, code or files change.
+
+    What `fits` refuses does not take the place of what was there.
+    """
     code = sorted(Path(inspect.getfile(type(source))).parent.glob("*.py"))
     paths = [path for record in source.records() for path in _paths(record)]
     facts = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths if p.exists()]
@@ -132,6 +145,7 @@ def _raw(source: Any, given: Any, folder: Path) -> Path:  # noqa: ANN401
     if not (marker.is_file() and read_json(marker).get("key") == key):
         with atomic_folder(folder) as part:
             source.write(part)
+            fits(part / SHEET)
             write_json(part / marker.name, {"key": key, "source": given})
     return folder / SHEET
 

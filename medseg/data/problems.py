@@ -342,7 +342,7 @@ def _labels(
     if not labels and not broken and len(values) > MANY:
         text = f"{len(values)} distinct values"
         yield Problem(case, "label values", text, "labels", "is this file an image?")
-    if values and not any(values):
+    if values and not any(values) and not record.category:
         where = f" in slices {record.slices[0]}:{record.slices[1]}" if record.slices else ""
         cure = "draw it, or leave the cell empty"
         yield Problem(case, "empty label", f"only 0{where}", "some structure", cure)

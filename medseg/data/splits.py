@@ -35,9 +35,9 @@ def split(prepared: Prepared, n_folds: int, *, fold: int) -> dict[str, list[Prep
     named = bool(prepared.meta.get("classes"))
     bare = [r.case for r in (*found["train"], *found["val"]) if not _taught(r, named=named)]
     if bare:
-        column = "class" if named else "label"
+        column, many = ("class", "classes") if named else ("label", "labels")
         raise ValueError(
-            f"training and validation need {column}s; none for {', '.join(bare[:5])}"
+            f"training and validation need {many}; none for {', '.join(bare[:5])}"
             f"{' …' if len(bare) > 5 else ''}: fill the sheet's column `{column}` or empty their "
             "split"
         )

@@ -86,7 +86,7 @@ def read(
     path: Path,
     *,
     spacing_mm: Spacing | None = None,
-    reconstruction: str = "zero_filled",
+    reconstruction: str | None = None,
     domain: str = "kspace",
     coil_axis: int | None = None,
     volume: int | None = None,
@@ -98,7 +98,7 @@ def read(
     """
     from medseg.io.formats import stem
 
-    check_method(path, reconstruction)
+    method = _method(path, reconstruction, domain)
     stored = _open(path, domain=domain, coil_axis=coil_axis, volume=volume)
     copies = _COPIES if domain == "kspace" else 2
     nifti.check_memory(path, stored.array.shape, needed=stored.array.size * 8 * copies)
@@ -110,10 +110,10 @@ def read(
         values = values[None] if axis is None else np.moveaxis(values, axis, 0)
         check_origin(path, values)
         try:
-            image = coils.reconstruct(values, reconstruction)
+            image = coils.reconstruct(values, method)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        facts |= {"coils": len(values), "reconstruction": reconstruction}
+        facts |= {"coils": len(values), "reconstruction": method}
         facts["sampled"] = float(fourier.sampled(values).mean())
     else:
         image = values
@@ -133,13 +133,13 @@ def read_header(
     path: Path,
     *,
     spacing_mm: Spacing | None = None,
-    reconstruction: str = "zero_filled",
+    reconstruction: str | None = None,
     domain: str = "kspace",
     coil_axis: int | None = None,
     volume: int | None = None,
 ) -> Grid:
     """Where the voxels lie, from the header alone; refuses what `read` refuses by header."""
-    check_method(path, reconstruction)
+    _method(path, reconstruction, domain)
     stored = _open(path, domain=domain, coil_axis=coil_axis, volume=volume)
     return grid_of(path, stored.space, spacing_mm=spacing_mm)
 
@@ -237,12 +237,24 @@ def check_origin(path: Path, kspace: Complex[np.ndarray, " coil *space"]) -> Non
         )
 
 
+def _method(path: Path, reconstruction: str | None, domain: str) -> str:
+    """The reconstruction to take; an image has none."""
+    if domain == "image" and reconstruction is not None:
+        raise ValueError(
+            f"{path}: an image needs no reconstruction={reconstruction}; leave it out, or leave "
+            "out --domain image if this is k-space"
+        )
+    method = reconstruction or "zero_filled"
+    check_method(path, method)
+    return method
+
+
 def check_method(path: Path, reconstruction: str) -> None:
     """Refuse a reconstruction that is not offered."""
     if reconstruction not in coils.METHODS:
         why = " (root sum of squares has no phase)" if reconstruction == "rss" else ""
         raise ValueError(
-            f"{path}: --reconstruction {reconstruction} is not offered{why}; "
+            f"{path}: reconstruction={reconstruction} is not offered{why}; "
             f"take {' or '.join(coils.METHODS)}"
         )
 

@@ -357,7 +357,7 @@ def _choose(
     if count > 1 and volume is None:
         raise ValueError(
             f"{path} is 4-D: it holds {count} volumes (shape {shape}) and one is wanted; "
-            f"choose with --volume N, N from 0 to {count - 1}"
+            f"choose with --volume N (in recipes data.source.volume=N), N from 0 to {count - 1}"
         )
     if volume is not None and not 0 <= volume < count:
         raise ValueError(

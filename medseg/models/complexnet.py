@@ -20,6 +20,7 @@ from medseg.nn.conv import Size, sizes, stride_of
 
 _BLOCKS = (1, 2, 4)
 _DIVISOR = 8
+_WIDEST = 8192
 
 
 class _Unit(nn.Module):
@@ -264,3 +265,9 @@ def _check(topology: str, numbers: Mapping[str, int]) -> None:
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} is {number}; it must be at least 1")
+    widest = numbers["width"] * 2 ** numbers["depth"]
+    if widest > _WIDEST:
+        raise ValueError(
+            f"width {numbers['width']} and depth {numbers['depth']} make {widest} features at the "
+            f"bottom; at most {_WIDEST} fit a machine: take less of either"
+        )

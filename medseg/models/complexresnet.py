@@ -148,11 +148,12 @@ class ComplexResNet(nn.Module):
         n_classes: number of classes.
         complex_input: how the data became complex, of `sample.COMPLEX_INPUT`; None: real data.
         arm: which of the networks to compare, see `medseg.nn.complex.arms`.
-        topology: resnet18 (2-D); resnet3d_18, r2plus1d_18, mixed_18 (3-D, slices along axis 0).
+        topology: resnet18 (2-D); resnet3d_18, r2plus1d_18, mixed_18 (3-D).
         width: features of the first stage of `real`, `complex` and `two_channel`; they double with
             each stage. The other arms' widths are solved.
         norm: batch, circular, split, group, instance, rms or none.
         activation: crelu, modrelu, zrelu, cardioid, modsilu, threshold or prelu.
+        across: axis of space across the slices of a volume; the plans of 3-D treat it apart.
         pool: complex maps to real features: magnitude (mean |z|) or coherent (|mean z|).
         dropout: probability, of the pooled features.
         equivariant: norm rms and activation modrelu, so that a turn of the whole image's phase
@@ -173,6 +174,7 @@ class ComplexResNet(nn.Module):
         width: int = 64,
         norm: str | None = None,
         activation: str | None = None,
+        across: int = 2,
         pool: str = "magnitude",
         dropout: float = 0.0,
         equivariant: bool = False,
@@ -188,8 +190,11 @@ class ComplexResNet(nn.Module):
                 raise ValueError(f"{name} is {number}; it must be at least 1")
         if widths is not None and len(widths) != _LEVELS:
             raise ValueError(f"widths has {len(widths)} entries; there are {_LEVELS} stages")
+        if across not in (0, 1, 2):
+            raise ValueError(f"across is {across}; volumes have the axes 0, 1 and 2")
         self.arm, self.in_channels = arm, in_channels
         self.ndim, self.stride = _NDIM[topology], 1
+        self.across = across if self.ndim == 3 else 0
         chosen = options(
             _DEFAULTS,
             equivariant=equivariant,
@@ -214,4 +219,4 @@ class ComplexResNet(nn.Module):
 
     def forward(self, image: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k"]:
         """Real logits of images of any size."""
-        return self.body(self.entry(image))
+        return self.body(self.entry(image.movedim(2 + self.across, 2)))

@@ -124,9 +124,11 @@ def check_recipe(cfg: "DictConfig") -> None:
 def find_prepared(cfg: "DictConfig", paths: argparse.Namespace) -> "Prepared":
     """The prepared data of a recipe; phantoms are made where they are expected and absent."""
     from medseg.data.prepared import Prepared
+    from medseg.data.recipe import Recipe
     from medseg.data.splits import mismatches
     from medseg.stages.prepare import prepare_recipe
 
+    Recipe.of(config.plain(cfg.data))  # a word that nothing knows is said before data are compared
     folder = paths.source or config.default_prepared(cfg, paths.config_dirs)
     reads = config.accepts(cfg.data.source, "path")
     cure = config.prepare_command(cfg, folder, config_dirs=paths.config_dirs)

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from medseg.data.classes import centred, flat
 from medseg.data.classified import predictions, table
-from medseg.data.complex_input import stored, working
+from medseg.data.complex_input import origin, stored, working
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.metrics import classification
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 FIELDS = ("classes", "temperature", "spacing_mm", "intensity", "slice_axis", "ndim", "patch_size")
-AGREE = ("classes", "spacing_mm", "intensity", "complex_input", "size")
+AGREE = ("classes", "spacing_mm", "intensity", "complex_input", "size", "reading")
 OUTPUTS = ("probabilities.csv",)
 TABLE = "predictions.csv"
 
@@ -269,6 +269,7 @@ def predict(
         "classes": list(spec["classes"]),
         "probabilities": named,
         "temperature": heat[0] if len(heat) == 1 else heat,
+        **origin(sample),
     }
     if options.uncertainty:
         facts["entropy"] = _entropy(found)

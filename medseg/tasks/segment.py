@@ -3,7 +3,6 @@
 import argparse
 import functools
 import io
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,7 +12,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from medseg import losses
-from medseg.data.complex_input import working
+from medseg.data.complex_input import origin, working
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.sample import Batch, Prediction, Sample
@@ -261,18 +260,6 @@ def predict(
         "labels": {name: n for n, name in enumerate(spec["labels"], start=1)},
         "sources": spec["labels"],
         "instances": spec.get("instances", []),
-        **_origin(sample),
+        **origin(sample),
     }
     return arrays, facts
-
-
-def _origin(sample: Sample) -> dict[str, Any]:
-    """How an image was made of k-space, and whether its millimetres are known."""
-    meta = sample.meta
-    if not meta.get("reconstructed"):
-        return {}
-    if not meta.get("spacing_known", True):
-        text = "the file says no spacing: a voxel counts as 1 mm; give it by --spacing-mm"
-        warnings.warn(text, stacklevel=2)
-    names = ("spacing_known", "coils", "sampled", "reconstruction")
-    return {name: meta[name] for name in names if name in meta}

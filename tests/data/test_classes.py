@@ -104,7 +104,7 @@ def test_a_3d_network_sees_the_whole_case(tmp_path):
 def test_several_slices_and_a_2d_network_are_refused_with_the_ways_out(tmp_path):
     data = prepared(tmp_path, [(4, 5, 6)], [0])
     items = Classes(data, data.records(), size=(4, 4), slice_axis=2)
-    with pytest.raises(ValueError, match=r"case c0: it has 6 slices .*model\.ndim=3"):
+    with pytest.raises(ValueError, match=r"case c0: it has 6 slices .*model\.topology=resnet3d_18"):
         items[0, 0, 0]
     assert flat(torch.zeros(1, 1, 5, 6), 0).shape == (1, 5, 6)
 

@@ -8,6 +8,7 @@ from medseg.data.intensity import normalise
 from medseg.data.recipe import Recipe
 from medseg.geometry.grid import Grid
 from medseg.geometry.resample import Passage
+from medseg.io import kspace
 
 
 def grid(shape=(9, 8, 5)):
@@ -130,3 +131,15 @@ def test_a_recipe_that_cannot_be_meant_is_refused(change, said):
 def test_normalising_complex_values_by_their_mean_is_refused():
     with pytest.raises(ValueError, match="destroys the phase"):
         normalise(complex_(), "zscore")
+
+
+@pytest.mark.parametrize("domain", ["kspace", "image"])
+def test_unknown_millimetres_are_said_of_every_domain(tmp_path, domain):
+    values = np.random.default_rng(0).normal(size=(2, 12, 14))
+    np.save(tmp_path / "a.npy", (values[0] + 1j * values[1]).astype(np.complex64))
+    with pytest.warns(UserWarning, match="counts as 1 mm"):
+        said = complex_input.origin(kspace.read(tmp_path / "a.npy", domain=domain))
+    assert said["spacing_known"] is False
+    assert ("coils" in said) == (domain == "kspace")
+    known = kspace.read(tmp_path / "a.npy", domain=domain, spacing_mm=2.0)
+    assert complex_input.origin(known)["spacing_known"] is True

@@ -76,7 +76,7 @@ def test_a_viewer_shows_the_rows_and_columns_of_matlab(folder: Path, tmp_path: P
     np.testing.assert_array_equal(labelled, 2 * mask)
 
 
-def test_a_sample_has_columns_first_and_its_classs_value(folder: Path) -> None:
+def test_a_sample_has_columns_first_and_the_value_of_its_class(folder: Path) -> None:
     data = FigshareTumour(folder)
     record = data.records()[4]
     sample = data.load(record)

@@ -8,9 +8,11 @@ import tiny_prepared
 import torch
 
 from medseg import config
-from medseg.data.module import Whole, patch_size
+from medseg.data.module import DataModule, Sampling, Whole, patch_size
+from medseg.data.phase import FourierShift, GlobalPhase
 from medseg.data.prepared import Prepared
 from medseg.data.splits import mismatches, split
+from medseg.data.transforms import Chain
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,17 @@ def test_a_process_without_a_case_gets_an_empty_batch(prepared: Prepared) -> Non
     assert first.image.shape == (1, 4, 6, 20, 24)
     assert first.target.dtype == torch.int64
     assert second.ids == ()
+
+
+def test_spectra_are_not_moved_against_their_labels(prepared: Prepared) -> None:
+    spectra = Prepared(prepared.folder)
+    spectra.meta["complex_input"] = "fft"
+    rest = {"val": [], "ndim": 2, "patch_size": [24, 24], "sampling": Sampling(8, None, 0.5, 0, 0)}
+    DataModule(spectra, spectra.records(), augment=Chain({"turn": GlobalPhase()}), **rest)
+    moving = Chain({"turn": GlobalPhase(), "shift": FourierShift()})
+    DataModule(prepared, prepared.records(), augment=moving, **rest)
+    with pytest.raises(ValueError, match="fft trains on spectra, and shift of the augmentation"):
+        DataModule(spectra, spectra.records(), augment=moving, **rest)
 
 
 def test_folds_stand_in_for_the_sheets_split(prepared: Prepared) -> None:

@@ -143,7 +143,7 @@ def test_a_volume_of_a_4d_file_is_chosen_or_asked_for(tmp_path, suffix):
     for volume in (0, 4):
         assert (nifti.read(path, volume=volume).image[0] == array[..., volume]).all()
         assert (nifti.read_labels(path, volume=volume)[0] == array[..., volume]).all()
-    with pytest.raises(ValueError, match=r"a\.nii.*4-D.*5 volumes.*--volume N, N from 0 to 4"):
+    with pytest.raises(ValueError, match=r"a\.nii.*4-D.*5 volumes.*--volume N .*N from 0 to 4"):
         nifti.read(path)
     with pytest.raises(ValueError, match="--volume 5 does not exist"):
         nifti.read(path, volume=5)

@@ -24,7 +24,7 @@ TOPOLOGIES = list(PUBLISHED)
 def test_the_real_arm_has_the_published_numbers(topology):
     numbers, n_classes, products, shape = PUBLISHED[topology]
     with torch.device("meta"):
-        network = ComplexResNet(3, n_classes, arm="real", topology=topology)
+        network = ComplexResNet(3, n_classes, arm="real", topology=topology, across=0)
     assert dof(network) == numbers
     assert round(macs(network, shape) / 1e9, 2) == products
 
@@ -41,10 +41,25 @@ def test_arms_meet_their_goals(topology):
     options = {"complex_input": "real_imag", "topology": topology, "width": 8}
     with torch.device("meta"):
         nets = {arm: ComplexResNet(4, 3, arm=arm, **options) for arm in ARMS}
-    shape = (4, 64, 64) if nets["real"].ndim == 2 else (4, 16, 48, 64)
+    shape = (4, 64, 64) if nets["real"].ndim == 2 else (4, 48, 64, 16)
     assert abs(dof(nets["real_x2"]) / dof(nets["real"]) / 2 - 1) <= 0.02
     assert abs(macs(nets["iso_flop"], shape) / macs(nets["complex"], shape) - 1) <= 0.05
     assert nets["two_channel"].widths == nets["complex"].widths == (8, 16, 32, 64)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES[1:])
+def test_slices_lie_across_the_axis_that_is_said(topology):
+    options = {"complex_input": "real_imag", "topology": topology, "width": 4}
+    nets = [ComplexResNet(2, 3, across=axis, **options).eval() for axis in (2, 0, 1)]
+    image = torch.randn(2, 2, 12, 20, 6, generator=torch.Generator().manual_seed(0))
+    views = [image, image.movedim(-1, 2), image.movedim(-1, 3)]
+    for network in nets[1:]:
+        network.load_state_dict(nets[0].state_dict())
+    with torch.no_grad():
+        first, *others = (net(view) for net, view in zip(nets, views, strict=True))
+        for found in others:
+            assert_close(found, first)
+        assert not torch.allclose(nets[1](image), first)
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -112,6 +127,7 @@ def test_one_seed_makes_one_network():
         ({"pool": "max"}, "global pooling is 'max'"),
         ({"complex_input": None}, r"data\.complex_input=zero_imag"),
         ({"n_classes": 0}, "n_classes is 0"),
+        ({"topology": "mixed_18", "across": 3}, "across is 3"),
     ],
 )
 def test_wrong_plans_are_refused(wrong, said):

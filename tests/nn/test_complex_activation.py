@@ -182,6 +182,17 @@ def test_phase_noise_turns_by_sigma_and_keeps_magnitudes():
     assert layer.eval()(z) is z
 
 
+@pytest.mark.parametrize("make", [Dropout, ChannelDropout, PhaseNoise])
+def test_gradients_of_what_is_drawn_are_those_of_finite_differences(make):
+    layer = make(0.4)
+
+    def drawn(z):
+        torch.manual_seed(0)
+        return layer(z)
+
+    assert torch.autograd.gradcheck(drawn, noise(2, 3, 2).requires_grad_())
+
+
 @pytest.mark.parametrize("make", [lambda: Dropout(1.0), lambda: ChannelDropout(-0.1)])
 def test_dropping_everything_is_refused(make):
     with pytest.raises(ValueError, match="share"):

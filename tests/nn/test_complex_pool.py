@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from medseg.nn.complex.pool import AdaptiveAvgPool, AvgPool, GlobalPool, MaxPool
+from medseg.nn.complex.pool import GLOBAL, AdaptiveAvgPool, AvgPool, GlobalPool, MaxPool
 
 SHAPES = {1: (2, 3, 9), 2: (2, 3, 6, 7), 3: (2, 3, 4, 5, 6)}
 
@@ -55,6 +55,12 @@ def test_of_equal_magnitudes_the_first_wins():
 def test_gradients_are_those_of_finite_differences(make, ndim):
     z = noise(1, 2, *(4, 3, 2)[:ndim]).requires_grad_()
     assert torch.autograd.gradcheck(make(2, ndim=ndim), z)
+
+
+@pytest.mark.parametrize("mode", GLOBAL)
+def test_gradients_of_global_pools_are_those_of_finite_differences(mode):
+    z = torch.randn(2, 3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.complex128)
+    assert torch.autograd.gradcheck(GlobalPool(mode), z.requires_grad_())
 
 
 @pytest.mark.parametrize("make", [MaxPool, AvgPool, AdaptiveAvgPool])

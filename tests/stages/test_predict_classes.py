@@ -41,7 +41,7 @@ def model(folder, *, seed=0, **fields):
         **fields,
     }
     torch.manual_seed(seed)
-    package.save(folder, package.build(network), spec=spec)
+    package.save(folder, package.build(spec["network"]), spec=spec)
     return folder
 
 
@@ -90,6 +90,19 @@ def test_the_probabilities_are_the_networks_own_at_its_temperature(one, tmp_path
         assert predict(folder, path, "--out", tmp_path / "out", "--overwrite") == 0
         found = list(told(tmp_path / "out")["probabilities"].values())
         np.testing.assert_allclose(found, (logits / heat).softmax(0), atol=1e-5)
+
+
+def test_kspace_says_how_it_became_an_image_and_that_its_millimetres_are_unknown(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(2, 3, 16, 16))
+    np.save(tmp_path / "a.npy", (numbers[0] + 1j * numbers[1]).astype(np.complex64))
+    arguments = {"in_channels": 2, "n_classes": 3, "complex_input": "real_imag", "width": 4}
+    network = {"name": "complexresnet", "class": "ComplexResNet", "arguments": arguments}
+    scaled = {"channels": ["kspace"], "intensity": "scale", "complex_input": "real_imag"}
+    path = model(tmp_path / "complex", network=network, **scaled)
+    assert predict(path, tmp_path / "a.npy", "--out", tmp_path / "out") == 0
+    found = told(tmp_path / "out")
+    assert (found["spacing_known"], found["coils"]) == (False, 3)
+    assert any("counts as 1 mm" in text for text in found["warnings"])
 
 
 def test_the_way_a_scan_is_stored_changes_no_probability(one, tmp_path):

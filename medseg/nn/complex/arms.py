@@ -59,7 +59,8 @@ def check(arm: str, in_channels: int, *, complex_input: str | None) -> None:
         if arm in ("complex", "two_channel"):
             raise ValueError(
                 f"the data are real and arm {arm} wants complex numbers; say how they are made, "
-                f"e.g. data.complex_input=zero_imag ({listed}), or choose arm=real"
+                f"e.g. data.complex_input=zero_imag data.intensity=scale ({listed}), or choose "
+                "arm=real"
             )
         return
     if complex_input not in COMPLEX_INPUT:
