@@ -59,6 +59,20 @@ def set_reading(table: Table, options: Mapping[str, Any]) -> None:
     table.options = rest
 
 
+def reading(
+    asked: Mapping[str, Any], usual: Mapping[str, Any], *, records: Sequence[Record]
+) -> dict[str, Any]:
+    """The options to read files by: as asked, else as the model's own data were read.
+
+    Of the latter those stay away that a format at hand does not know.
+    """
+    from medseg.io import formats
+
+    paths = examples(records)
+    known = {k: v for k, v in usual.items() if all(formats.accepts(path, k) for path in paths)}
+    return known | {name: value for name, value in asked.items() if value is not None}
+
+
 def examples(records: Sequence[Record]) -> list[Path]:
     """One readable path of each suffix: enough to know the formats at hand."""
     from medseg.io import formats

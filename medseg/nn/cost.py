@@ -54,17 +54,3 @@ def _in_real_products(count: Callable[..., int]) -> Callable[..., int]:
 
     counted._get_raw = True  # type: ignore[attr-defined] # operands, not their shapes
     return counted
-
-
-def audit(network: nn.Module, size: Sequence[int]) -> dict[str, Any]:
-    """The arm's degrees of freedom, multiply-adds for one image of this size, and widths.
-
-    For networks that say their `arm`, `in_channels` and `widths`.
-    """
-    known: Any = network
-    return {
-        "arm": known.arm,
-        "dof": dof(network),
-        "macs": macs(network, (known.in_channels, *size)),
-        "widths": list(known.widths),
-    }

@@ -107,7 +107,8 @@ def _key(view: View) -> list[Any]:
     """
     run = view["run"]
     network, training = _network(run), run.model.get("training") or {}
-    kind = [run.experiment, network.get("name"), (network.get("arguments") or {}).get("topology")]
+    experiment = training.get("experiment") or run.experiment
+    kind = [experiment, network.get("name"), (network.get("arguments") or {}).get("topology")]
     told = [training.get("data"), run.summary.get("split"), run.summary.get("tolerance_mm")]
     recipe = _recipe(run.recipe)
     return [*kind, *told, view["main"], recipe or _rest(run)]

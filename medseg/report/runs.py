@@ -84,10 +84,11 @@ def load(folder: Path, files: Sequence[Path]) -> Run:
     home = folder if folder.is_dir() else folder.parent
     summary = _joined(_told(files))
     summary |= summarise(rows, metrics, **judged(summary))
-    card = home / "model" / "model.json"
+    origin = _origin(home, summary, files[0])
+    card = origin / "model" / "model.json"
     model = read_json(card) if card.is_file() else {}
-    experiment, variant, seed = _names(home, model)
-    recipe = home / "recipe.yaml"
+    experiment, variant, seed = _names(home, model if origin == home else {})
+    recipe = origin / "recipe.yaml"
     return Run(
         folder=home,
         experiment=experiment if folder.is_dir() else folder.stem,
@@ -96,12 +97,24 @@ def load(folder: Path, files: Sequence[Path]) -> Run:
         metrics=metrics,
         rows=rows,
         summary=summary,
-        curves=read_curves(home / "metrics.csv"),
+        curves=read_curves(origin / "metrics.csv"),
         pictures=_pictures(home, summary),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
         model=model if isinstance(model, dict) else {},
         perturbed=[row for file in files for row in _perturbed(file)],
     )
+
+
+def _origin(home: Path, summary: Mapping[str, Any], scores: Path) -> Path:
+    """The run's folder: where the scores lie, or where they say that their model is.
+
+    A model that is younger than the scores is another one.
+    """
+    told = (summary.get("model") or {}).get("path")
+    card = Path(told or ".") / "model.json"
+    if (home / "model").is_dir() or not told or Path(told).name != "model" or not card.is_file():
+        return home
+    return home if card.stat().st_mtime > scores.stat().st_mtime else card.parents[1]
 
 
 def _perturbed(file: Path) -> list[Row]:

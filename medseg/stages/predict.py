@@ -245,7 +245,7 @@ def _run(
         records = inputs.shard(records, options.shard)
     options, reading, own = _strict(arguments, inputs.examples(records), mine=mine)
     options = _beside(options) if beside else options
-    reading = spec.get("reading", {}) | {k: v for k, v in reading.items() if v is not None}
+    reading = inputs.reading(reading, spec.get("reading", {}), records=records)
     inputs.set_reading(table, reading)
     task = package.task(spec)
     distinct([record.case for record in records], task.OUTPUTS)

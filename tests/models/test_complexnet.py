@@ -11,7 +11,7 @@ from medseg.models.complexnet import ComplexNet
 from medseg.nn.complex.activation import ModReLU
 from medseg.nn.complex.arms import ARMS
 from medseg.nn.complex.parts import to_parts
-from medseg.nn.cost import audit, dof, macs
+from medseg.nn.cost import dof
 
 PUBLISHED = {2: 1_625_849, 3: 4_808_537}
 AS_MONAI = {"norm": "instance", "activation": "prelu", "head": "none"}
@@ -175,17 +175,6 @@ def test_one_seed_makes_one_network():
         torch.manual_seed(3)
         states.append(ComplexNet(2, 2, complex_input="fft", arm="iso_flop", width=4).state_dict())
     assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
-
-
-def test_the_audit_is_that_of_the_arm():
-    with torch.device("meta"):
-        network = ComplexNet(4, 2, complex_input="real_imag", width=8, depth=2)
-    assert audit(network, (32, 32)) == {
-        "arm": "complex",
-        "dof": dof(network),
-        "macs": macs(network, (4, 32, 32)),
-        "widths": [8, 16, 32],
-    }
 
 
 def test_images_of_a_batch_do_not_mix_in_evaluation():

@@ -181,9 +181,9 @@ def test_a_model_file_that_lacks_what_predict_needs_is_refused(tmp_path, fields,
 
 
 def test_all_cases_stand_in_one_table_beside_the_others(one, tmp_path):
-    for seed, case in enumerate("ba"):
+    for seed, case in enumerate(("b", "a")):
         scan(tmp_path / f"{case}.nii.gz", seed=seed, shape=(16, 16, 1))
-    paths = [tmp_path / f"{case}.nii.gz" for case in "ba"]
+    paths = [tmp_path / f"{case}.nii.gz" for case in ("b", "a")]
     assert predict(one, *paths, "--out", tmp_path / "out") == 0
     classify.gather(tmp_path / "out")
     with (tmp_path / "out" / classify.TABLE).open() as stream:
