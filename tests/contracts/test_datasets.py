@@ -84,5 +84,5 @@ def test_a_dataset_loads_the_same_samples_each_time(stem: str, tmp_path: Path) -
         assert first.channels == tuple(section["channels"])
         assert first.image.shape == (len(section["channels"]), *first.space.shape)
         assert first.target is not None
-        assert first.target.max() > 0
         assert same(first, again)
+    assert forth[0].target.max() > 0, "the last one may be healthy"
