@@ -208,10 +208,12 @@ def describe(
 ) -> dict[str, list[dict[str, float | None]]]:
     """Every number with its bootstrap interval: one entry, or one a class; None is unknown.
 
-    No interval for fewer than two clusters, nor for those that resampling biases.
+    No interval where a class has fewer than two clusters, nor for what resampling biases.
     """
     estimate = measure(cases, once(cases))
-    alone = len(set(clusters)) < 2 if clusters is not None else len(cases.true) < 2
+    names = list(range(len(cases.true))) if clusters is None else list(clusters)
+    known = [{names[n] for n in np.flatnonzero(cases.true == k)} for k in np.unique(cases.true)]
+    alone = min(map(len, known), default=0) < 2  # draws within classes would never differ
     parts = [] if alone else [measure(cases, drawn) for drawn in resampled(cases, clusters)]
     found: dict[str, list[dict[str, float | None]]] = {}
     for name in (*OVERALL, *PER_CLASS):

@@ -49,7 +49,7 @@ DEFINITIONS = {
     "adaptive_ece": f"the same in {BINS} bins of equally many cases",
     "failed": "no readable prediction: counts as certain and wrong in every number",
     "interval": "95 % percentile bootstrap, 2000 draws of whole subjects (of cases where no "
-    "subject is known) within each true class; none for fewer than two of them",
+    "subject is known) within each true class; none where a class has fewer than two of them",
 }
 """What is said of classes in place of the definitions of masks."""
 

@@ -67,7 +67,7 @@ def test_the_summary_tells_rates_confusions_and_calibration(study):
     assert found["confusion"] == [[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]
     overall = found["overall"]
     assert overall["accuracy"]["mean"] == pytest.approx(4 / 6)
-    assert overall["accuracy"]["low"] <= 4 / 6 <= overall["accuracy"]["high"]
+    assert overall["accuracy"]["low"] is None, "one class has a single case: no draw would differ"
     assert overall["balanced_accuracy"]["mean"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
     assert found["per_class"]["glioma"]["n"] == 3
     assert found["per_class"]["glioma"]["recall"]["mean"] == pytest.approx(2 / 3)
