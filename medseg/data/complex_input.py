@@ -21,6 +21,7 @@ from medseg.geometry.resample import Passage
 from medseg.sample import COMPLEX_INPUT, Sample
 
 _FROM_REAL = ("zero_imag", "fft", "synthetic_phase")
+_MANY_COILS = 32
 _WAVES = 2  # of the made-up phase, across the image
 
 
@@ -112,6 +113,9 @@ def origin(sample: Sample) -> dict[str, Any]:
     if not meta["spacing_known"]:
         text = "the file says no spacing: a voxel counts as 1 mm; give it by --spacing-mm"
         warnings.warn(text, stacklevel=2)
+    if meta.get("coils", 1) > _MANY_COILS:
+        text = f"the first axis was read as {meta['coils']} coils; are these slices of one coil?"
+        warnings.warn(f"{text} Then save the array as kspace[None]", stacklevel=2)
     names = ("spacing_known", "coils", "sampled", "reconstruction")
     return {name: meta[name] for name in names if name in meta}
 

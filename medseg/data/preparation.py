@@ -303,7 +303,7 @@ def _scaled(
     pieces = [slice(0, None)] if every else [slice(n, n + 1) for n in range(len(recipe.channels))]
     for piece in pieces:
         names = recipe.channels[piece]
-        try:
+        with _named(f"case {sample.id}, {', '.join(names)}"):
             values, numbers = complex_input.working(
                 sample.image[piece],
                 passage,
@@ -311,12 +311,23 @@ def _scaled(
                 definition=recipe.complex_input,
                 slice_axis=recipe.slice_axis,
             )
-        except ValueError as error:
-            raise ValueError(f"case {sample.id}, {', '.join(names)}: {error}") from None
         seen = complex_input.complex_channels(names, recipe.complex_input)
         there = dict(zip(recipe.channels, sample.meta["present"], strict=True))
         found |= {n: about for n, about in zip(seen, numbers, strict=True) if there[n]}
         yield values
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Errors and warnings of values say which ones they are about."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+    for one in caught:
+        warnings.warn(f"{what}: {one.message}", one.category, stacklevel=3)
 
 
 def _write_index(
