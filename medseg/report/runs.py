@@ -176,7 +176,9 @@ def _names(home: Path, model: Mapping[str, Any]) -> tuple[str, str, str]:
         return names[-3], names[-2], names[-1]
     training = model.get("training") or {} if isinstance(model, Mapping) else {}
     if training.get("experiment"):
-        return str(training["experiment"]), "", str(training.get("seed", ""))
+        seed = str(training.get("seed", ""))
+        swept = names[-2] if len(names) > 2 and names[-1] == seed else ""  # a sweep's own folders
+        return str(training["experiment"]), swept, seed
     return names[-1], "", ""
 
 
