@@ -272,8 +272,7 @@ def shown(
     if job.image is not None:
         with contextlib.suppress(ValueError, OSError):
             scan = formats.read(job.image, **spaced(job.record, job.image, options={}))
-            seen = np.abs(scan.image[0]) if np.iscomplexobj(scan.image) else scan.image[0]
-            image = onto(seen, scan.space, wanted=native)
+            image = onto(scan.image[0], scan.space, wanted=native)
     return image, theirs, None if prediction is None else ours, native
 
 

@@ -78,32 +78,56 @@ def draw(
     spacing = grid.canonical().spacing_mm
     truth = turn(reference)
     found = np.zeros_like(truth) if prediction is None else turn(prediction)
-    scan = np.zeros(truth.shape, dtype=np.float32) if image is None else turn(image)
-    window = _window(scan)
+    views = _views(np.zeros(truth.shape, dtype=np.float32) if image is None else turn(image))
     box = _surroundings((truth > 0) | (found > 0), spacing)
-    volumes = [volume[box] for volume in (scan, truth, found)]
-    extent = np.array(volumes[0].shape) * np.array(spacing)
-    planes = [p for p in PLANES if min(truth.shape[p.across], truth.shape[p.down]) > 1] or PLANES
-    widths = [float(extent[plane.across]) for plane in planes]
-    size, ratios = _size(widths, [float(extent[plane.down]) for plane in planes])
+    size, ratios = _size(
+        views, [(b.stop - b.start) * mm for b, mm in zip(box, spacing, strict=True)]
+    )
     figure = Figure(figsize=size, dpi=110, facecolor=PAPER)
     layout = {"width_ratios": ratios, "wspace": 0.06}
-    panels = figure.subplots(1, len(planes), squeeze=False, gridspec_kw=layout)[0]
-    for plane, axes in zip(planes, panels, strict=True):
+    panels = figure.subplots(1, len(views), squeeze=False, gridspec_kw=layout)[0]
+    for view, axes in zip(views, panels, strict=True):
+        plane = view.plane
+        volumes = [volume[box] for volume in (view.volume, truth, found)]
         place = _place(volumes[1], volumes[2], plane.fixed)
         cuts = [_cut(volume, plane, place) for volume in volumes]
-        _panel(axes, plane, cuts, spacing[plane.down] / spacing[plane.across], window)
+        _panel(axes, view, cuts, spacing[plane.down] / spacing[plane.across])
         number = box[plane.fixed].start + place + 1
-        axes.set_title(f"{plane.name} {number}/{truth.shape[plane.fixed]}", color=INK, size=8)
+        axes.set_title(f"{view.name} {number}/{truth.shape[plane.fixed]}", color=INK, size=8)
     _caption(figure, title, drawn=prediction is not None)
     figure.savefig(path, facecolor=PAPER, format="png")
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One panel: a plane of a volume, and how its values become colours."""
+
+    name: str
+    plane: Plane
+    volume: Float[np.ndarray, "r a s"]
+    window: tuple[float, float]
+    colours: str = "gray"
+
+
+def _views(scan: Num[np.ndarray, "r a s"]) -> list[_View]:
+    """The planes that are more than a line; of complex values the magnitude, and once the phase."""
+    planes = [p for p in PLANES if min(scan.shape[p.across], scan.shape[p.down]) > 1] or [*PLANES]
+    if not np.iscomplexobj(scan):
+        return [_View(p.name, p, scan, _window(scan)) for p in planes]
+    magnitude, phase = np.abs(scan), np.angle(scan)
+    seen = [_View(p.name, p, magnitude, _window(magnitude)) for p in planes]
+    first = planes[0]
+    return [*seen, _View(f"{first.name}, phase", first, phase, (-np.pi, np.pi), "twilight")]
 
 
 def _surroundings(
     inside: Bool[np.ndarray, "r a s"], spacing: tuple[float, float, float]
 ) -> tuple[slice, slice, slice]:
-    """The structures' box and a margin around it, so that outlines are large enough to judge."""
-    box = union_box(inside, inside)
+    """The structures' box and a margin around it, so that outlines are large enough to judge.
+
+    A single slice is shown whole.
+    """
+    box = None if min(inside.shape) == 1 else union_box(inside, inside)
     if box is None:
         return slice(0, inside.shape[0]), slice(0, inside.shape[1]), slice(0, inside.shape[2])
     longest = max((b.stop - b.start) * step for b, step in zip(box, spacing, strict=True))
@@ -115,12 +139,19 @@ def _surroundings(
     return x, y, z
 
 
-def _size(widths: list[float], heights: list[float]) -> tuple[tuple[float, float], list[float]]:
-    """The figure's inches and the panels' share of its width: one scale for all three planes."""
+def _size(
+    views: Sequence[_View], extent: Sequence[float]
+) -> tuple[tuple[float, float], list[float]]:
+    """The figure's inches and the panels' share of its width: one scale for all of them."""
+    widths, heights = ([float(extent[axis]) for axis in axes] for axes in _axes(views))
     ratios = [max(width, 0.3 * max(widths)) for width in widths]
     tall = 9.4 * max(heights) / sum(ratios)
     fitting = min(1.0, 4.4 / tall)
     return (max(6.6, 0.2 + 9.4 * fitting), max(2.2, tall * fitting) + 0.75), ratios
+
+
+def _axes(views: Sequence[_View]) -> tuple[list[int], list[int]]:
+    return [v.plane.across for v in views], [v.plane.down for v in views]
 
 
 def _window(scan: Float[np.ndarray, "r a s"]) -> tuple[float, float]:
@@ -151,16 +182,14 @@ def _cut(
 
 def _panel(
     axes: Any,  # noqa: ANN401 -- matplotlib's Axes
-    plane: Plane,
+    view: _View,
     cuts: list[Num[np.ndarray, "down across"]],
     aspect: float,
-    window: tuple[float, float],
 ) -> None:
     scan, truth, found = cuts
-    low, high = window
-    axes.imshow(
-        scan, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="nearest", zorder=0
-    )
+    low, high = view.window
+    shown = {"cmap": view.colours, "vmin": low, "vmax": high, "interpolation": "nearest"}
+    axes.imshow(scan, aspect=aspect, zorder=0, **shown)
     for labels, colour, width in ((truth, REFERENCE, 1.7), (found, PREDICTION, 1.1)):
         for value in np.unique(labels[labels > 0]):
             inside = np.pad((labels == value).astype(np.float32), 1)
@@ -174,7 +203,7 @@ def _panel(
     for spine in axes.spines.values():
         spine.set_edgecolor("#30363d")
     spots = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04))
-    for letter, (x, y) in zip(plane.letters, spots, strict=True):
+    for letter, (x, y) in zip(view.plane.letters, spots, strict=True):
         axes.text(
             x, y, letter, transform=axes.transAxes, color="white", size=8, weight="bold",
             ha="center", va="center", bbox={"facecolor": PAPER, "alpha": 0.45, "lw": 0, "pad": 1.2},

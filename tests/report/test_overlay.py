@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg.geometry.grid import Grid
 from medseg.report.overlay import PLANES, _cut, choose, draw
@@ -45,3 +46,22 @@ def test_a_picture_is_drawn_whatever_there_is(tmp_path, kind):
         prediction=None if kind == "no prediction" else prediction, grid=grid, title="case",
     )  # fmt: skip
     assert (tmp_path / "x.png").stat().st_size > 2000
+
+
+def test_complex_scans_show_their_phase_beside_the_magnitude(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.zeros((12, 14, 1), np.int32)
+    labels[3:7, 4:9] = 1
+    magnitude = rng.gamma(2, 1, labels.shape)
+    pictures = []
+    for number, turn in enumerate((0.0, 2.0)):
+        path = tmp_path / f"{number}.png"
+        scan = (magnitude * np.exp(1j * turn)).astype(np.complex64)
+        space = Grid(labels.shape, np.eye(4))
+        draw(path, scan, reference=labels, prediction=labels, grid=space, title="one")
+        with Image.open(path) as picture:
+            pictures.append(np.asarray(picture.convert("RGB")).astype(int))
+    middle = pictures[0].shape[1] // 2
+    differing = (pictures[0] != pictures[1]).any(2)
+    assert not differing[:, :middle].any()
+    assert differing[:, middle:].mean() > 0.5
