@@ -9,7 +9,6 @@ doi:10.1016/j.media.2005.02.002; landmarks and split of Gaggion et al. 2022,
 doi:10.1109/TMI.2022.3224660. None of these data is here.
 """
 
-import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
+from medseg.data import walk
 from medseg.data.radiographs import NODES, Radiograph, chosen, write_sheet
 from medseg.data.sheet import SPLITS, Record
 from medseg.geometry.frame import Frame
@@ -257,7 +257,7 @@ def _gathered(folder: Path) -> _Found:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give the one that holds JSRT's data")
     found = _Found()
-    for path in _files(folder):
+    for path in walk.files(folder):
         split = _LIST.fullmatch(path.name)
         if split:
             _only(found.lists, split[1].lower(), path)
@@ -269,19 +269,6 @@ def _gathered(folder: Path) -> _Found:
             if kind == "landmarks" and around in SPLITS[:3]:
                 found.folders[case] = around
     return found
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, links followed, no folder twice."""
-    seen = set()
-    for here, inner, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        yield from (Path(here) / name for name in sorted(names))
 
 
 def _kind(path: Path) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from medseg.data.transforms import Chance
+from medseg.data.transforms import Chance, coarse_field
 from medseg.nn.complex.parts import from_parts, to_parts
 from medseg.sample import Batch
 
@@ -64,11 +64,7 @@ class SmoothPhase:
 
     def draw(self, batch: Batch, source: Chance) -> Tensor:
         """The coarse field of each case; zero where nothing changes."""
-        n, ndim = len(batch.image), batch.image.ndim - 2
-        shape = (n, 1, *[self.points] * ndim)
-        field = source.uniform(shape, low=-self.strength, high=self.strength)
-        field[~source.picked(n, self.chance)] = 0.0
-        return field
+        return coarse_field(batch, source, strength=self.strength, points=self.points, share=self.chance)
 
     def apply(self, batch: Batch, drawn: Tensor) -> Batch:
         """Turn every voxel by the field."""

@@ -215,6 +215,16 @@ class Noise:
         return replace(batch, image=batch.image.index_copy(0, there, changed))
 
 
+def coarse_field(
+    batch: Batch, source: Chance, *, strength: float, points: int, share: float
+) -> Float[Tensor, "b one *points"]:
+    """Uniform numbers within `strength`, `points` an axis; zero for images that are not picked."""
+    n, ndim = len(batch.image), batch.image.ndim - 2
+    field = source.uniform((n, 1, *[points] * ndim), low=-strength, high=strength)
+    field[~source.picked(n, share)] = 0.0
+    return field
+
+
 class BiasField:
     """A smooth gain from the coil: exp of a field that `points` numbers an axis describe."""
 
@@ -223,11 +233,7 @@ class BiasField:
 
     def draw(self, batch: Batch, source: Chance) -> Tensor:
         """The coarse field of each image, the same for its channels; zero where nothing changes."""
-        n, ndim = len(batch.image), batch.image.ndim - 2
-        shape = (n, 1, *[self.points] * ndim)
-        field = source.uniform(shape, low=-self.strength, high=self.strength)
-        field[~source.picked(n, self.chance)] = 0.0
-        return field
+        return coarse_field(batch, source, strength=self.strength, points=self.points, share=self.chance)
 
     def apply(self, batch: Batch, drawn: Tensor) -> Batch:
         """Multiply what lies above a channel's smallest value."""

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Integer
 
 from medseg.data.phantoms import head, lesions, receive
-from medseg.data.phantoms.cases import Cases
+from medseg.data.phantoms.cases import Cases, write_cases
 from medseg.data.phantoms.head import FIELD_MM, Lattice, Map
 from medseg.data.sheet import Record
 from medseg.geometry import coils, fourier
@@ -194,14 +194,8 @@ class Brain:
 
         The folder takes its place when all is written; one that was there is replaced.
         """
-        with atomic_folder(folder) as part:
-            text = io.StringIO()
-            rows = csv.writer(text, lineterminator="\n")
-            columns = ["case", "subject", self.form, "label", "split", "class", "spacing_mm"]
-            rows.writerow(columns)
-            rows.writerows(self._write_cases(part))
-            (part / "samples.csv").write_text(text.getvalue(), encoding="utf-8")
-        return folder / "samples.csv"
+        columns = ["case", "subject", self.form, "label", "split", "class", "spacing_mm"]
+        return write_cases(folder, columns, rows=self._write_cases)
 
     def _write_cases(self, folder: Path) -> Iterator[list[str]]:
         """Write the files of each case and yield its row."""

@@ -1,12 +1,35 @@
 """Which cases a generator of phantoms makes, and the chance that each of them is drawn from."""
 
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from medseg.data.sheet import Record
+from medseg.provenance import atomic_folder
 
+SHEET = "samples.csv"
 SPLITS = ("train", "val", "test")
+
+
+def write_cases(
+    folder: Path, columns: Sequence[str], *, rows: Callable[[Path], Iterable[Sequence[str]]]
+) -> Path:
+    """Write a folder of cases and their sheet; returns the sheet.
+
+    `rows` writes each case into the folder it is given and yields its cells. The folder takes its
+    place when all is written; one that was there is replaced.
+    """
+    with atomic_folder(folder) as part:
+        text = io.StringIO()
+        sheet = csv.writer(text, lineterminator="\n")
+        sheet.writerow(columns)
+        sheet.writerows(rows(part))
+        (part / SHEET).write_text(text.getvalue(), encoding="utf-8")
+    return folder / SHEET
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from medseg.data.phantoms.anatomy import Canvas, column, paint_column, smooth
-from medseg.data.phantoms.cases import Cases
+from medseg.data.phantoms.cases import Cases, write_cases
 from medseg.data.phantoms.surroundings import habit, paint_surroundings
 from medseg.data.sheet import Record
 from medseg.geometry.grid import Grid, Orientation
@@ -98,13 +98,8 @@ class Spine:
 
         The folder takes its place when all is written; one that was there is replaced.
         """
-        with atomic_folder(folder) as part:
-            text = io.StringIO()
-            rows = csv.writer(text, lineterminator="\n")
-            rows.writerow(["case", "subject", *CHANNELS, "label", "split"])
-            rows.writerows(self._write_cases(part))
-            (part / "samples.csv").write_text(text.getvalue(), encoding="utf-8")
-        return folder / "samples.csv"
+        columns = ["case", "subject", *CHANNELS, "label", "split"]
+        return write_cases(folder, columns, rows=self._write_cases)
 
     def _write_cases(self, folder: Path) -> Iterator[list[str]]:
         """Write the files of each case and yield its row."""
