@@ -4,12 +4,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -126,8 +127,18 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _again(dropped: Any) -> None:  # noqa: ANN401 -- what Python hands to its hook
+    """An interrupt that fell into a callback (an import's lock has one) is dropped: send another."""
+    if dropped.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(dropped)
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
+
+
 def _begin() -> None:
     """Start of a worker: deaf to the keyboard between cases, and gone when its parent is gone."""
+    sys.unraisablehook = _again
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

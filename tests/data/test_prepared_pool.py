@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -64,3 +66,30 @@ def test_workers_fit_cores_memory_and_cases() -> None:
     assert count_workers(1 << 60, 100) == 1
     assert count_workers(1, 1) == 1
     assert 1 <= count_workers(1, 10_000) <= (os.cpu_count() or 1)
+
+
+FALLEN = """
+import signal, sys, time, weakref
+from medseg.data import pool
+
+class Thing: pass
+
+def case():
+    thing = Thing()
+    mark = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    del thing
+    time.sleep(20)
+    return "finished"
+
+sys.unraisablehook = pool._again
+try:
+    print(pool._task(case, ()))
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_an_interrupt_that_a_callback_swallows_comes_again():
+    """As where the keyboard hits while a module is imported, whose lock has such a callback."""
+    done = subprocess.run([sys.executable, "-c", FALLEN], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
