@@ -1,6 +1,7 @@
 """Registration of two plane grey images: affine first, then a B-spline, and labels carried along.
 
-Both are found by SimpleITK on one thread over all pixels, so that a run repeats to the last digit.
+Both are found by SimpleITK on one thread over all pixels, so that a run repeats but for rounding:
+where its memory lies decides how a sum is vectorised.
 Meant for images brought to about 128 x 128 pixels; a length below is in pixels.
 
 Source: Mattes et al. 2003, doi:10.1109/TMI.2003.809072 (mutual information, B-splines), as
