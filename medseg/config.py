@@ -141,9 +141,9 @@ def accepts(node: Any, argument: str) -> bool:  # noqa: ANN401 -- any recipe nod
 
 
 def check_cases(cfg: "DictConfig") -> None:
-    """Refuse a task, a network and data of which only some are about classes of whole cases."""
+    """Refuse a task, a network and data that do not learn the same kind of thing."""
     kinds = (signature.locate(plain(cfg[group])["_target_"]) for group in ("task", "model"))
-    schema.check_cases(cfg.choices, data=bool(cfg.data.classes), kinds=list(kinds))
+    schema.check_cases(cfg.choices, data=cfg.data, kinds=list(kinds))
 
 
 def refers(node: "DictConfig", group: str) -> bool:

@@ -63,7 +63,7 @@ def framed(
     sample: Sample, spec: Mapping[str, Any], *, device: str
 ) -> tuple[Frame, Float[Tensor, "1 c h w"]]:
     """A case's square frame and its image as the networks of a `model.json` see it, rows first."""
-    frame = Frame.to(sample.space, spec["size"])
+    frame = Frame.to(sample.grid, spec["size"])
     image, _ = normalise(frame.image(sample.image), spec["intensity"])
     return frame, torch.from_numpy(image)[None, ..., 0].transpose(2, 3).to(device)
 

@@ -17,7 +17,19 @@ from medseg.data.classes import centred, flat
 from medseg.data.table import coarsest_axis
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
-from medseg.inference import BATCH_SIZE, Found, Member, Wish, fit, half, keep_largest, segment
+from medseg.geometry.sphere import Regrid
+from medseg.inference import (
+    BATCH_SIZE,
+    Found,
+    Member,
+    Wish,
+    fit,
+    half,
+    keep_largest,
+    segment,
+    sky_maps,
+    whole_sky,
+)
 from medseg.package import Package
 from medseg.windows import OVERLAP, Tiling
 
@@ -47,6 +59,12 @@ def load(model: str, device: str, *, options: Mapping[str, Any]) -> list[Package
     return packages
 
 
+def wanted(one: Package) -> tuple[str, ...]:
+    """The files that a case may have: the model's channels, and what its task takes beside them."""
+    extras = getattr(package.task(one.spec), "EXTRAS", ())
+    return (*one.channels, *(name for name in extras if name not in one.channels))
+
+
 @dataclass
 class Ensemble:
     """One model or several that agree, and how to apply them.
@@ -74,18 +92,22 @@ class Ensemble:
 
     def segment(
         self,
-        image: Float[np.ndarray, "c x y z"],
-        passage: Passage | Frame,
+        image: Float[np.ndarray, " c *s"],
+        passage: Passage | Frame | Regrid,
         *,
         single: Sequence[int] = (),
         mirror: bool = False,
         uncertainty: bool = False,
         probabilities: bool = False,
-    ) -> dict[str, Num[np.ndarray, "i j k *n"] | None]:
+    ) -> dict[str, Num[np.ndarray, "..."] | None]:
         """Labels and maps of a prepared volume by windows, on the scan's own grid.
 
-        Of the classes in `single` only the largest connected piece is kept.
+        Of the classes in `single` only the largest connected piece is kept. Maps of the sphere are
+        seen whole, and `single` and `mirror` do not act on them.
         """
+        if isinstance(passage, Regrid):
+            shares = self._on_sphere(image, passage)
+            return sky_maps(shares, uncertainty=uncertainty, probabilities_too=probabilities)
         members = [self._member(one, passage) for one in self.packages]
         wish = Wish(
             device=self.device,
@@ -117,6 +139,21 @@ class Ensemble:
             "entropy": found.entropy,
             "probabilities": None if frames is None else frames.transpose(1, 2, 3, 0),
         }
+
+    def _on_sphere(
+        self, image: Float[np.ndarray, "c m"], passage: Regrid
+    ) -> Float[np.ndarray, "k n"]:
+        """Probabilities of the networks together on the map's own pixels."""
+        batch = torch.from_numpy(image)
+        try:
+            found = [whole_sky(one.network, batch.to(self.device)).cpu() for one in self.packages]
+        except torch.OutOfMemoryError:
+            if self.device == "cpu":
+                raise
+            self.leave_card()
+            found = [whole_sky(one.network, batch) for one in self.packages]
+        self.progress(1.0)
+        return passage.back(torch.stack(found).mean(0).numpy())
 
     def classify(
         self, image: Float[np.ndarray, "c x y z"], passage: Passage | Frame, *, mirror: bool = False

@@ -32,7 +32,7 @@ def facts(
         "encoding": "flags",
         "labels": {organ.name: 1 << k for k, organ in enumerate(organs)},
         "organs": {o.name: {"nodes": o.nodes, "closed": o.closed} for o in organs},
-        "spacing_mm": list(sample.space.spacing_mm[:2]),
+        "spacing_mm": list(sample.grid.spacing_mm[:2]),
         "spacing_known": bool(sample.meta.get("spacing_known", True)),
         "size": frame.size,
         "uncertainty_px": round(float(np.median(found.sd * frame.side)), 3),
@@ -145,7 +145,7 @@ def picture(
     facts: Mapping[str, Any],
 ) -> bytes:
     """The radiograph with its contours, how sure they are, the ratio's lines and the verdict."""
-    from medseg import drawing
+    from medseg.drawing.contours import draw
 
     judged, ratio = facts["quality"], facts["ctr"]
     notes = list(judged["reasons"])
@@ -156,7 +156,7 @@ def picture(
     if judged["score"] is not None:
         word = "accepted" if judged["accepted"] else "not accepted"
         badge = (f"{word} · quality {judged['score']:.2f}", bool(judged["accepted"]))
-    return drawing.draw(
+    return draw(
         sample.image[0, :, :, 0].T,
         frame.to_pixels(found.landmarks),
         contours=organs,
@@ -204,7 +204,7 @@ class Reverse:
     def _known(self, record: Record) -> reverse.Known:
         """A reference's image and label flags, rows first."""
         sample = self.table.load(record)
-        columns, rows, _ = sample.space.shape
+        columns, rows, _ = sample.grid.shape
         if sample.landmarks is not None:
             flags = contour.flags(sample.landmarks, self.organs, shape=(rows, columns))
         else:

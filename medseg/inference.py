@@ -341,3 +341,31 @@ def keep_largest(
             sizes[0] = 0
             turned[(pieces > 0) & (pieces != int(sizes.argmax()))] = 0
     return kept
+
+
+@torch.no_grad()
+def whole_sky(
+    network: nn.Module, image: Float[Tensor, "c n"], **seen: object
+) -> Float[Tensor, "k n"]:
+    """Class probabilities of a map of the sphere; what else volumes need (`seen`) plays no part."""
+    del seen
+    mode = network.training
+    network.eval()
+    try:
+        return network(image[None]).float().softmax(1)[0]
+    finally:
+        network.train(mode)
+
+
+def sky_maps(
+    probabilities: Float[np.ndarray, "k n"], *, uncertainty: bool, probabilities_too: bool
+) -> dict[str, Any]:
+    """Labels and what else is asked for of a map's pixels; unknown ones are background."""
+    known = np.nan_to_num(probabilities)
+    entropy = None
+    if uncertainty:
+        logs = np.log(np.maximum(known, np.finfo(np.float32).tiny))
+        entropy = (-(known * logs).sum(0) / np.log(len(known))).astype(np.float32)
+    labels = known.argmax(0).astype(np.uint8)
+    shares = known.T.astype(np.float32) if probabilities_too else None
+    return {"labels": labels, "entropy": entropy, "probabilities": shares}

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
 from medseg.geometry.grid import Grid
+from medseg.geometry.sphere import Sphere
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ class Sample:
         id: the case's name, unique in its data set; it names every output file.
         image: values in the file's own scale (slope and intercept applied); complex64 where the
             file holds complex numbers.
-        space: where the voxels lie.
+        space: where the voxels lie, or the pixels of a sphere.
         channels: one name a channel.
         target: label values on the same grid, if the case has a reference.
         landmarks: x and y in pixels of the image from its top left corner, NaN where a node is
@@ -44,7 +45,7 @@ class Sample:
 
     id: str
     image: Num[np.ndarray, " c *space"]
-    space: Grid
+    space: Grid | Sphere
     channels: tuple[str, ...]
     target: Integer[np.ndarray, "*space"] | None = None
     landmarks: Float[np.ndarray, "n 2"] | None = None
@@ -53,6 +54,19 @@ class Sample:
     split: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid:
+        """The voxels' grid, for whoever can only go on with an image.
+
+        Raises:
+            ValueError: the case is a map of the sphere.
+        """
+        if isinstance(self.space, Sphere):
+            raise ValueError(
+                f"case {self.id} is a map of the sphere ({self.space}) where an image is wanted"
+            )
+        return self.space
 
     def with_(self, **changes: Any) -> "Sample":  # noqa: ANN401 -- any field
         """The same case with some fields replaced."""

@@ -31,6 +31,8 @@ class DataConfig:
         reading: options of the files' format, as `medseg predict` has them, such as
             {reconstruction: sense}; models read their inputs by the same ones.
         classes: what whole cases are told apart as, by the sheet's column `class`.
+        nside: what maps of the sphere are brought to; null leaves the first map's own.
+        footprint: the part of the sky to work on, [coarse nside, [pixels]]; null is all of it.
     """
 
     source: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +44,8 @@ class DataConfig:
     complex_input: str | None = None
     classes: list[str] = field(default_factory=list)
     reading: dict[str, Any] = field(default_factory=dict)
+    nside: int | None = None
+    footprint: list[Any] | None = None
     spacing_mm: list[float | None] | None = None
     intensity: str = "zscore"
     slice_axis: int | None = None
@@ -211,16 +215,21 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     return counts | {name: value for name, value in others.items() if value}
 
 
-def check_cases(choices: Mapping[str, Any], *, data: bool, kinds: Sequence[Any]) -> None:
+def check_cases(
+    choices: Mapping[str, Any], *, data: Mapping[str, Any], kinds: Sequence[Any]
+) -> None:
     """Refuse classes of whole cases without a task and a network for them, and the reverse.
 
-    `kinds` are the classes of task and network: those that sort cases say so by `of_cases`.
+    `kinds` are the classes of task and network: those that sort cases say so by `of_cases`, and
+    those that learn the maps themselves, without labels, by `of_maps`.
     """
+    _check_maps(choices, data, kinds=kinds)
     task, network = (bool(getattr(kind, "of_cases", False)) for kind in kinds)
-    if data == task == network:
+    sorted_by = bool(data["classes"])
+    if sorted_by == task == network:
         return
     wanted = "model=complexresnet task=classify"
-    if data:
+    if sorted_by:
         other = f"task={choices.get('task')}" if not task else f"model={choices.get('model')}"
         raise ValueError(
             f"data.classes tells whole cases apart, and {other} does not; add {wanted}"
@@ -230,6 +239,23 @@ def check_cases(choices: Mapping[str, Any], *, data: bool, kinds: Sequence[Any])
         f"{' and '.join(names)} tells whole cases apart; name what as in data.classes=[a,b] (a "
         f"sheet's column `class` says it of each case), with {wanted}"
     )
+
+
+def _check_maps(
+    choices: Mapping[str, Any], data: Mapping[str, Any], *, kinds: Sequence[Any]
+) -> None:
+    task, network = (bool(getattr(kind, "of_maps", False)) for kind in kinds)
+    named = bool(data["labels"] or data["organs"] or data["classes"])
+    if task != network:
+        text = f"task={choices.get('task')} and model={choices.get('model')} do not fit"
+        raise ValueError(f"{text}; maps are filled by task=inpaint with e.g. model=skyreconnet")
+    if not (named or task):
+        raise ValueError("data.labels is empty; name what to find, e.g. data.labels={disc:[1]}")
+    if named and task:
+        raise ValueError(
+            f"task={choices.get('task')} learns the maps themselves, and data={choices.get('data')}"
+            " names labels or classes; leave these out, e.g. data=cmb"
+        )
 
 
 def _spell(kind: Any) -> str:  # noqa: ANN401 -- any annotation

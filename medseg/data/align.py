@@ -3,7 +3,10 @@
 import numpy as np
 from jaxtyping import Shaped
 
+from medseg.data.spaces import Space
 from medseg.geometry.grid import Grid, Orientation
+from medseg.geometry.sphere import Sphere
+from medseg.io.skyfit import fitted
 
 MISALIGNED_MM = 0.01
 
@@ -35,3 +38,29 @@ def unaligned(own: Grid, wanted: Grid) -> tuple[Grid, Grid]:
     if own.axcodes == wanted.axcodes:
         return own, wanted
     return own.canonical(), wanted.canonical()
+
+
+def onto_sphere(
+    array: Shaped[np.ndarray, " n"], own: Space, *, wanted: Space, what: str
+) -> Shaped[np.ndarray, " m"]:
+    """A map on the pixels of another one, in that one's order; whole skies give parts.
+
+    Raises:
+        ValueError: the pixels are not the same; `what` is said first.
+    """
+    if not (isinstance(own, Sphere) and isinstance(wanted, Sphere)):
+        kinds = [
+            "a map of the sphere" if isinstance(s, Sphere) else "an image" for s in (own, wanted)
+        ]
+        raise ValueError(
+            f"{what} is {kinds[0]}, and the case's first file {kinds[1]}; give files of one kind"
+        )
+    name, _, path = what.partition(" (")
+    return fitted(
+        array,
+        own,
+        like=wanted,
+        name=path.removesuffix(")") or name,
+        against="the case's first file",
+        whole=array.dtype.kind != "f",
+    )

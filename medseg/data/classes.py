@@ -69,7 +69,8 @@ def flat(image: Float[Tensor, "c x y z"], slice_axis: int | None) -> Float[Tenso
     if slices != 1:
         raise ValueError(
             f"it has {slices} slices and a 2-D network tells one slice's class; take a 3-D one "
-            "(model.topology=resnet3d_18), or give each slice a row of its own (the sheet's column `slices`)"
+            "(model.topology=resnet3d_18), or give each slice a row of its own (the sheet's column "
+            "`slices`)"
         )
     return image.squeeze(slice_axis + 1)
 

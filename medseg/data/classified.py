@@ -23,8 +23,8 @@ class ClassJob(Job):
     classes: tuple[str, ...] = ()
 
 
-def predictions(folder: Path) -> dict[str, dict[str, Any]]:
-    """The sidecars of predicted classes in a folder, by case, stale ones too; others are not."""
+def predictions(folder: Path, task: str = "classify") -> dict[str, dict[str, Any]]:
+    """The sidecars of a task's predictions in a folder, by case, stale ones too; others are not."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         try:
@@ -32,7 +32,7 @@ def predictions(folder: Path) -> dict[str, dict[str, Any]]:
         except (OSError, ValueError):
             continue
         told = content.get("earlier") or content if isinstance(content, dict) else {}
-        if told.get("task") == "classify":
+        if told.get("task") == task:
             found[path.stem] = content
     return found
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex, Float, Num
 
-from medseg.data import intensity
+from medseg.data import intensity, sky_input
 from medseg.geometry.fourier import fft
 from medseg.geometry.frame import Frame
 from medseg.geometry.phase import radians
 from medseg.geometry.resample import Passage
+from medseg.geometry.sphere import Regrid
 from medseg.sample import COMPLEX_INPUT, Sample
 
 _FROM_REAL = ("zero_imag", "fft", "synthetic_phase")
@@ -67,22 +68,24 @@ def stored(channels: Sequence[str], definition: str | None) -> int:
 
 
 def working(
-    image: Num[np.ndarray, "c i j k"],
-    passage: Passage | Frame,
+    image: Num[np.ndarray, " c *n"],
+    passage: Passage | Frame | Regrid,
     *,
     method: str,
     definition: str | None = None,
     slice_axis: int | None = None,
-) -> tuple[Float[np.ndarray, "d x y z"], list[dict[str, float]]]:
+) -> tuple[Float[np.ndarray, " d *m"], list[dict[str, float]]]:
     """A case on its working grid as a network sees it, and each channel's numbers before scaling.
 
     Args:
-        image: the files' values on their own grid.
+        image: the files' values on their own grid, or pixels of the sphere.
         passage: the way to the working grid.
         method: of `medseg.data.intensity`.
         definition: one of `sample.COMPLEX_INPUT`; none for real data.
         slice_axis: the canonical axis across slices, which `fft` leaves alone.
     """
+    if isinstance(passage, Regrid):
+        return sky_input.working(image, passage, method=method)
     if definition is None:
         if np.iscomplexobj(image):
             raise ValueError(

@@ -255,7 +255,7 @@ def _channels(
         if not path or not Path(path).exists():
             raise FileNotFoundError(f"{name}={path}: the file does not exist")
         for other, earlier in given.items():
-            if earlier.samefile(path):
+            if earlier.samefile(path) and not _of_fields(Path(path)):
                 raise ValueError(
                     f"{other} and {name} hold the same image ({path}); give each channel its own"
                 )
@@ -269,10 +269,19 @@ def _channels(
     return given
 
 
+def _of_fields(path: Path) -> bool:
+    """Whether a file holds several channels by name, as maps of T, Q and U."""
+    from medseg.io import formats
+
+    return formats.is_image(path) and formats.accepts(path, "channel")
+
+
 def _first_stem(paths: Sequence[Path]) -> str:
     from medseg.io import formats
 
     stems = [formats.stem(path) for path in paths]
+    if len(set(paths)) == 1:
+        return stems[0]
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)
         raise ValueError(f"two inputs have the stem '{twice}'; name the case with --case NAME")

@@ -19,6 +19,7 @@ from jaxtyping import Integer
 
 from medseg.data import labels as naming
 from medseg.data import sheet
+from medseg.data.spaces import as_grid
 from medseg.data.table import MISALIGNED_MM, SHEET, Record, Table, read_labels
 from medseg.geometry.grid import Grid
 from medseg.geometry.resample import resample_between
@@ -70,7 +71,7 @@ class IVDM3Seg:
         sample = self._table.load(replace(record, label=None))
         if not with_target or record.label is None:
             return sample
-        target, moved = _mask(record, sample.space)
+        target, moved = _mask(record, sample.grid)
         if moved > MISALIGNED_MM:
             warnings.warn(_note(record, moved), stacklevel=2)
         if not raw:
@@ -87,7 +88,7 @@ class IVDM3Seg:
         for record in self._records:
             row = replace(record, notes={"note": ""})
             if record.label is not None:
-                grid = formats.read_header(next(iter(record.paths.values())))
+                grid = as_grid(formats.read_header(next(iter(record.paths.values()))), record.case)
                 target, moved = _mask(record, grid)
                 if moved > MISALIGNED_MM:
                     note = _note(record, moved)
@@ -155,7 +156,8 @@ def _people(given: str | Path | Mapping[str, str] | None, cases: Sequence[str]) 
 
 
 def _mask(record: Record, grid: Grid) -> tuple[Integer[np.ndarray, "i j k"], float]:
-    target, own = read_labels(record)
+    target, found = read_labels(record)
+    own = as_grid(found, f"case {record.case}: the mask")
     moved = own.misalignment_mm(grid)
     if moved > MISALIGNED_MM:
         target = resample_between(target, own, target=grid, order=0).round().astype(target.dtype)

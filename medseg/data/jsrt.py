@@ -11,7 +11,7 @@ doi:10.1109/TMI.2022.3224660. None of these data is here.
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path

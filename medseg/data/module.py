@@ -15,6 +15,7 @@ from medseg.data.phase import FourierShift
 from medseg.data.pictures import Pictures, points
 from medseg.data.prepared import Prepared, PreparedRecord
 from medseg.data.transforms import Chain, Chance, Spatial
+from medseg.data.whole_skies import Skies
 from medseg.nn.conv import padded, sizes
 from medseg.sample import Batch, collate
 
@@ -64,8 +65,10 @@ class DataModule(LightningDataModule):
         self.complex_parts = bool(prepared.meta.get("complex_input"))
         self.patches = self._items(patch_size)
 
-    def _items(self, patch_size: Sequence[int]) -> Patches | Pictures | Classes:
-        """What training draws from: patches of scans, radiographs with landmarks, or whole cases."""
+    def _items(self, patch_size: Sequence[int]) -> Patches | Pictures | Classes | Skies:
+        """What training draws from: patches of scans, or whole radiographs, cases or skies."""
+        if self.prepared.meta.get("nside"):
+            return Skies(self.prepared, self.train)
         if self.prepared.meta.get("organs"):
             return Pictures(self.prepared, self.train)
         if self.prepared.meta.get("classes"):
@@ -239,6 +242,8 @@ def patch_size(
         stride: what sizes must be multiples of, one number or one an axis.
         axis: the axis across 2-D slices; None in 3-D.
     """
+    if len(records[0].shape) == 1:
+        return _of_sphere(asked, records)
     plane = [a for a in range(3) if a != axis]
     largest = [max(r.shape[a] for r in records) for a in plane]
     wanted = largest if asked is None else list(asked)
@@ -254,3 +259,13 @@ def patch_size(
             f"trainer.patch_size={wanted} must be multiples of {strides}; use {fitting}"
         )
     return fitting
+
+
+def _of_sphere(asked: Sequence[int] | None, records: Sequence[PreparedRecord]) -> list[int]:
+    """All pixels of a map of the sphere, which is not cut into patches."""
+    if asked is not None:
+        raise ValueError(
+            f"trainer.patch_size={list(asked)}: maps of the sphere are seen whole; leave it out, "
+            "or choose a part of the sky by data.footprint"
+        )
+    return list(records[0].shape)

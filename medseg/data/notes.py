@@ -18,7 +18,7 @@ def of_file(sample: Sample, name: str) -> Iterator[str]:
             f"{name}: the header has neither qform nor sform (both codes are 0), so left and right "
             "are a guess; convert the scan again from DICOM"
         )
-    axes = sample.space.affine[:3, :3] / np.sqrt((sample.space.affine[:3, :3] ** 2).sum(0))
+    axes = sample.grid.affine[:3, :3] / np.sqrt((sample.grid.affine[:3, :3] ** 2).sum(0))
     lean = np.abs(axes.T @ axes - np.eye(3)).max()
     if lean > SHEAR:
         degrees = np.degrees(np.arcsin(min(1.0, lean)))

@@ -12,6 +12,8 @@ from jaxtyping import Integer
 from medseg.data.align import onto, unaligned
 from medseg.data.labels import values_in
 from medseg.data.sheet import Record, read
+from medseg.data.spaces import as_grid
+from medseg.data.splits import MASK
 from medseg.data.table import crop, cropped_axis, gather, read_labels, spaced
 from medseg.geometry.grid import Grid
 from medseg.io import formats
@@ -233,13 +235,15 @@ def load(job: Job) -> tuple[Labels, Grid, Labels | None, str]:
 
 def truth(job: Job) -> tuple[Labels, Grid]:
     """The whole reference; where slices count, on the axes of the scan along which they do."""
-    labels, grid = read_labels(job.record)
+    labels, space = read_labels(job.record)
+    grid = as_grid(space, f"case {job.record.case}: the label")
     if job.record.slices is None or job.image is None:
         return labels, grid
     try:
         scan = formats.read_header(job.image, **spaced(job.record, job.image, options={}))
     except (ValueError, OSError, EOFError):
         return labels, grid
+    scan = as_grid(scan, f"case {job.record.case}: the scan")
     turned = onto(labels, grid, wanted=scan)
     return (labels, grid) if turned is None else (np.ascontiguousarray(turned), scan)
 
@@ -272,14 +276,14 @@ def shown(
     if job.image is not None:
         with contextlib.suppress(ValueError, OSError):
             scan = formats.read(job.image, **spaced(job.record, job.image, options={}))
-            image = onto(scan.image[0], scan.space, wanted=native)
+            image = onto(scan.image[0], scan.grid, wanted=native)
     return image, theirs, None if prediction is None else ours, native
 
 
 def _cut(job: Job, labels: Labels, grid: Grid) -> tuple[Integer[np.ndarray, "x y z"], Grid]:
     none = np.zeros((0, *grid.shape), dtype=np.float32)
-    inside, _, part = crop(job.record, grid, image=none, target=labels, slice_axis=job.slice_axis)
-    return (labels if part is None else part), inside
+    space, _, part = crop(job.record, grid, image=none, target=labels, slice_axis=job.slice_axis)
+    return (labels if part is None else part), as_grid(space, f"case {job.record.case}")
 
 
 def _read_prediction(job: Job) -> tuple[Labels | None, Grid | None, str]:
@@ -307,7 +311,7 @@ def files(record: Record, sheet: Path | None) -> list[str]:
 def _images(record: Record, sheet: Path | None) -> list[str]:
     """The cells of the sheet's other columns that name an image: by suffix, or as it lies there."""
     suffixes = tuple(suffix for module in formats.modules() for suffix in module.SUFFIXES)
-    cells = [cell for cell in record.notes.values() if cell]
+    cells = [cell for name, cell in record.notes.items() if cell and name != MASK]
     return [
         cell
         for cell in cells

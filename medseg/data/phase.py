@@ -64,7 +64,9 @@ class SmoothPhase:
 
     def draw(self, batch: Batch, source: Chance) -> Tensor:
         """The coarse field of each case; zero where nothing changes."""
-        return coarse_field(batch, source, strength=self.strength, points=self.points, share=self.chance)
+        return coarse_field(
+            batch, source, strength=self.strength, points=self.points, share=self.chance
+        )
 
     def apply(self, batch: Batch, drawn: Tensor) -> Batch:
         """Turn every voxel by the field."""

@@ -53,9 +53,7 @@ def points(
     return torch.from_numpy(found.astype(np.float32)), torch.from_numpy(outlines)
 
 
-def numbered(
-    outlines: Float[Tensor, "k m 2"], organs: Sequence[Contour]
-) -> Float[Tensor, "n 2"]:
+def numbered(outlines: Float[Tensor, "k m 2"], organs: Sequence[Contour]) -> Float[Tensor, "n 2"]:
     """Nodes along outlines: clockwise on the image from the point above the centre."""
     parts = slices(organs)
     found = torch.full((sum(organ.nodes for organ in organs), 2), math.nan)

@@ -128,7 +128,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _again(dropped: Any) -> None:  # noqa: ANN401 -- what Python hands to its hook
-    """An interrupt that fell into a callback (an import's lock has one) is dropped: send another."""
+    """An interrupt in a callback (an import's lock has one) is dropped: send another."""
     if dropped.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(dropped)
         return

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
+from medseg.data import spaces
 from medseg.data.sheet import Record
 from medseg.geometry.grid import Grid
-from medseg.io import formats
+from medseg.io import formats, healpix
 from medseg.provenance import (
     hash_file,
     hash_value,
@@ -109,7 +110,7 @@ class Place:
         ready = {what: one for what, one in made.items() if one is not None}
         outputs = {what: {"path": self.path(what).name} for what in ready}
         content = {"case": self.record.case, "status": "ok", **facts, **self.key}
-        content |= {"key": self.digest, "grid": _grid(sample.space), "outputs": outputs}
+        content |= {"key": self.digest, "grid": spaces.told(sample.space), "outputs": outputs}
         fresh = not self.sidecar.exists()
         try:
             if fresh:
@@ -120,7 +121,8 @@ class Place:
                 elif isinstance(one, bytes):
                     write_bytes(self.path(what), one)
                 else:
-                    formats.write(self.path(what), one, grid=sample.space, meta=sample.meta)
+                    meta = _meta(sample, what)
+                    formats.write(self.path(what), one, grid=sample.space, meta=meta)
                 outputs[what]["sha256"] = hash_file(self.path(what))
             write_json(self.sidecar, content)
         except BaseException:
@@ -136,6 +138,13 @@ class Place:
 
     def _there(self) -> dict[str, Any]:
         return _read(self.sidecar)
+
+
+def _meta(sample: Sample, what: str) -> Mapping[str, Any]:
+    """The facts that an output's file keeps; on the sphere only some have the map's unit."""
+    if isinstance(sample.space, Grid) or what in sample.meta.get("in_unit", ()):
+        return sample.meta
+    return healpix.plain(sample.meta)
 
 
 def _read(sidecar: Path) -> dict[str, Any]:
@@ -175,16 +184,6 @@ def opened(folder: Path) -> Iterator[None]:
         for path in made:
             with contextlib.suppress(OSError):
                 path.rmdir()
-
-
-def _grid(grid: Grid) -> dict[str, Any]:
-    """A grid as JSON values."""
-    return {
-        "shape": grid.shape,
-        "affine": grid.affine,
-        "spacing_mm": grid.spacing_mm,
-        "axcodes": grid.axcodes,
-    }
 
 
 def distinct(cases: Sequence[str], whats: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from medseg.data import complex_input, framed, pool, room, sheet
+from medseg.data import complex_input, framed, pool, room, sheet, spaces
 from medseg.data.prepared import FORMAT, index_parts
 from medseg.data.recipe import Recipe
 from medseg.data.table import SHEET, Record, Table, spaced, volumes
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
+from medseg.geometry.sphere import Regrid
 from medseg.provenance import (
     atomic_folder,
     hash_file,
@@ -235,9 +237,18 @@ def prepare_case(
         "label": label,
         "landmarks": points,
         "category": _category(record, recipe.classes),
-        "notes": dict(record.notes),
+        "notes": _notes(table, record, out),
     }
     return {**row, **{name: about[name] for name in _FACTS}}, was_there
+
+
+def _notes(table: Table, record: Record, out: Path) -> dict[str, str]:
+    """The sheet's other columns; files that they name are named as seen from `out`."""
+    found = {}
+    for name, text in record.notes.items():
+        path = table.path.parent / text
+        found[name] = sheet.relative(path, out) if text and path.is_file() else text
+    return found
 
 
 _FACTS = ("shape", "spacing_mm", "native", "statistics", "present", "foreground")
@@ -279,9 +290,8 @@ def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> N
     about = {
         "case": record.case,
         "shape": passage.working.shape,
-        "spacing_mm": passage.working.spacing_mm,
-        "affine": passage.working.affine,
-        "native": {"shape": sample.space.shape, "affine": sample.space.affine},
+        **spaces.spaced(passage.working),
+        "native": spaces.native(sample.space),
         "slices": record.slices,
         "statistics": found,
         "present": present,
@@ -293,8 +303,8 @@ def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> N
 
 
 def _scaled(
-    sample: Sample, passage: Passage | Frame, recipe: Recipe, found: dict[str, Any]
-) -> Iterator[Float[np.ndarray, "1 x y z"]]:
+    sample: Sample, passage: Passage | Frame | Regrid, recipe: Recipe, found: dict[str, Any]
+) -> Iterator[Float[np.ndarray, " 1 *n"]]:
     """Channel by channel the normalised values; `found` gets the statistics of those there.
 
     Complex channels come all at once, in parts.
@@ -353,6 +363,8 @@ def _write_index(
         "size": recipe.size,
         "complex_input": recipe.complex_input,
         "classes": recipe.classes,
+        "nside": recipe.nside,
+        "footprint": recipe.footprint,
         "reading": recipe.reading,
         "slice_axis": recipe.slice_axis,
         "volume": recipe.volume,
@@ -364,7 +376,8 @@ def _write_index(
     mine = out / "index" / f"{shard[0]}-of-{shard[1]}.json"
     before = read_json(mine)["cases"] if mine.is_file() else []
     write_json(mine, {"fingerprint": mark, "cases": rows})
-    write_text(out / SHEET, sheet.text(table.records(), recipe.channels, folder=out))
+    records = [replace(r, notes=_notes(table, r, out)) for r in table.records()]
+    write_text(out / SHEET, sheet.text(records, recipe.channels, folder=out))
     write_json(out / "prepared.json", meta)
     for path in index_parts(out):
         if not path.stem.endswith(f"-of-{shard[1]}"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.geometry.grid import Grid
+from medseg.data.spaces import restored
 from medseg.provenance import hash_value, read_json
 from medseg.sample import Sample
 
@@ -25,8 +25,8 @@ class PreparedRecord:
 
     Attributes:
         folder: holds image.npy, label.npy (where there is a reference) and case.json.
-        shape: voxels along R, A, S at the working spacing.
-        spacing_mm: along the same axes.
+        shape: voxels along R, A, S at the working spacing, or the pixels of a map of the sphere.
+        spacing_mm: along the same axes; empty on the sphere.
         native: shape and affine of the raw volume (its `slices` only, if the sheet names some).
         sources: channel to path and sha256 of the raw file.
         label: path and sha256 of the raw reference, if there is one.
@@ -42,8 +42,8 @@ class PreparedRecord:
     split: str
     folder: Path
     key: str
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
     slices: tuple[int, int] | None = None
     native: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Prepared:
         return Sample(
             id=record.case,
             image=image,
-            space=Grid(record.shape, np.array(about["affine"])),
+            space=restored(about, record.shape),
             channels=self.channels,
             target=target,
             landmarks=landmarks,

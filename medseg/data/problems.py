@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Num
 
-from medseg.data import annotations, notes
+from medseg.data import annotations, notes, sky_check
 from medseg.data.align import onto, turn, unaligned
 from medseg.data.sheet import Problem, Record
 from medseg.data.table import cropped_axis, volumes
 from medseg.geometry.contour import Contour
 from medseg.geometry.grid import Grid
+from medseg.geometry.sphere import Sphere
 from medseg.provenance import hash_array
 from medseg.sample import Sample
 
@@ -53,6 +54,7 @@ class _Reading:
 
     Attributes:
         first: the name and grid of the first file that could be read.
+        sky: the pixels of the first file that is a map of the sphere.
         flags: the label on the image's own pixels, for a radiograph with organs.
     """
 
@@ -62,6 +64,7 @@ class _Reading:
     notes: list[str] = field(default_factory=list)
     prints: dict[str, str] = field(default_factory=dict)
     first: tuple[str, Grid] | None = None
+    sky: Sphere | None = None
     label: str = ""
     flags: annotations.Flags | None = None
 
@@ -90,10 +93,12 @@ def examine(
     for channel, path in record.paths.items():
         read = partial(_read_image, volume=chosen[channel], spacing_mm=spacing)
         _channel(case, channel, path, read, slice_axis)
-    if record.label is not None:
+    if record.label is not None and case.sky is not None:
+        case.problems += sky_check.of_label(record, record.label, labels=labels, first=case.sky)
+    elif record.label is not None:
         _label(case, record.label, labels, slice_axis)
     elif record.split in {"train", "val"} and not (
-        record.category or (organs and record.landmarks)
+        record.category or (organs and record.landmarks) or (case.sky and not labels)
     ):
         case.problems.append(_unlabelled(record))
     _landmarks(case)
@@ -114,7 +119,11 @@ def _channel(
     found = _open(name, channel, path, read, case.problems)
     if found is None:
         return
-    image, grid = found.image[0], found.space
+    if isinstance(found.space, Sphere):
+        case.problems += sky_check.of_channel(case.record, channel, found=found, first=case.sky)
+        case.sky = case.sky or found.space
+        return
+    image, grid = found.image[0], found.grid
     case.notes += notes.of_file(found, f"{name}, {channel}")
     if case.first is None:
         case.first = (channel, grid)
@@ -180,7 +189,7 @@ def _read_label(
     plane = formats.accepts(path, "spacing_mm")
     if not plane and not flags:
         sample = formats.read(path)
-        return sample.image[0], sample.space
+        return sample.image[0], sample.grid
     array, grid, _ = formats.read_labels(path)
     return array, like if plane and like is not None and like.shape == grid.shape else grid
 

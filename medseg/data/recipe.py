@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from medseg.data import complex_input, intensity, labels
 from medseg.data.prepared import FORMAT
 from medseg.data.table import Table, coarsest_axis, spaced, volumes
@@ -12,9 +14,11 @@ from medseg.geometry.contour import contours
 from medseg.geometry.frame import Frame
 from medseg.geometry.grid import Grid
 from medseg.geometry.resample import Passage
+from medseg.geometry.sphere import Regrid, Sphere, check_nside
 from medseg.provenance import plain
 
 Spacing = tuple[float | None, float | None, float | None]
+Footprint = tuple[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Recipe:
     complex_input: str | None = None
     classes: tuple[str, ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
+    nside: int | None = None
+    footprint: Footprint | None = None
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Recipe":
@@ -64,6 +70,8 @@ class Recipe:
             complex_input=definition,
             classes=_classes(content, named),
             reading=dict(content.get("reading") or {}),
+            nside=None if content.get("nside") is None else check_nside(content["nside"]),
+            footprint=_footprint(content.get("footprint")),
         )
 
     def settled(self, table: Table) -> "Recipe":
@@ -71,7 +79,7 @@ class Recipe:
         if not table.records():
             raise ValueError(f"{table.path} holds no case")
         if self.slice_axis is not None:
-            return self
+            return self  # a volume's
         from medseg.io import formats
 
         first = table.records()[0]
@@ -81,8 +89,10 @@ class Recipe:
         try:
             options = spaced(first, path, options=self.reading)
             volume = volumes(first, self.volume)[channel]
-            grid = formats.read_header(path, volume=volume, **options)
-            return replace(self, slice_axis=coarsest_axis(grid))
+            space = formats.read_header(path, volume=volume, **options)
+            if isinstance(space, Sphere):
+                return replace(self, nside=self.nside or space.nside)
+            return replace(self, slice_axis=coarsest_axis(space))
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"case {first.case}: {error}") from error
 
@@ -90,11 +100,13 @@ class Recipe:
         """Everything that decides the arrays of a case, as plain JSON values."""
         fields = ("channels", "labels", "spacing_mm", "intensity", "slice_axis", "volume")
         found: dict[str, Any] = plain({name: getattr(self, name) for name in fields})
-        own = ("organs", "size", "complex_input", "classes", "reading")
+        own = ("organs", "size", "complex_input", "classes", "reading", "nside", "footprint")
         return {"format": FORMAT, **found, **{n: plain(v) for n in own if (v := getattr(self, n))}}
 
-    def passage(self, native: Grid) -> Passage | Frame:
-        """The way from a scan's own grid to the one that this recipe wants."""
+    def passage(self, native: Grid | Sphere) -> Passage | Frame | Regrid:
+        """The way from a scan's own grid, or a map's pixels, to those that this recipe wants."""
+        if isinstance(native, Sphere):
+            return Regrid.to(native, self.nside, footprint=self.footprint)
         if self.size is not None:
             return Frame.to(native, self.size)
         return Passage.to(native, self.spacing_mm)
@@ -126,6 +138,19 @@ def _classes(content: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[str,
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise ValueError(f"data.classes={list(classes)}; give at least two names, each once")
     return classes
+
+
+def _footprint(given: Any) -> Footprint | None:  # noqa: ANN401 -- any YAML value
+    if given is None:
+        return None
+    if not (isinstance(given, list | tuple) and len(given) == 2 and isinstance(given[0], int)):
+        raise ValueError(
+            f"data.footprint={given}; give [nside, [pixels]], whole coarse NESTED pixels, such as "
+            "[1, [0]] for a twelfth of the sky"
+        )
+    pixels = tuple(sorted({int(number) for number in given[1]}))
+    Sphere(check_nside(given[0]), pixels=np.array(pixels))
+    return int(given[0]), pixels
 
 
 def _size(content: Mapping[str, Any]) -> int | None:

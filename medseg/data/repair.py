@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medseg.data.align import turn
 from medseg.data.sheet import Record
+from medseg.data.spaces import as_grid
 from medseg.data.table import volumes
 from medseg.geometry.grid import Grid
 from medseg.geometry.resample import resample_between
@@ -26,7 +27,7 @@ def copy_affine(
         array, own, meta = formats.read_labels(path)
     else:
         sample = formats.read(path, volume=volume)
-        array, own, meta = sample.image[0], sample.space, sample.meta
+        array, own, meta = sample.image[0], sample.grid, sample.meta
     if own.shape != grid.shape:
         raise ValueError(f"shape {own.shape} is not {grid.shape}; use --fix resample")
     if own.axcodes != grid.axcodes:
@@ -47,7 +48,7 @@ def resample(path: Path, grid: Grid, *, out: Path, label: bool, volume: int | No
         formats.write(out, near, grid=grid, meta=meta)
         return
     sample = formats.read(path, volume=volume)
-    image = resample_between(sample.image, sample.space, target=grid, order=3)
+    image = resample_between(sample.image, sample.grid, target=grid, order=3)
     formats.write(out, image[0], grid=grid, meta=sample.meta)
 
 
@@ -71,7 +72,7 @@ def mend(
     chosen = volumes(record, volume)
     for name, path in files:
         try:
-            own = formats.read_header(path, volume=chosen.get(name))
+            own = as_grid(formats.read_header(path, volume=chosen.get(name)), str(path))
             grid = own if grid is None else grid
             if turn(own, grid) is not None:
                 continue

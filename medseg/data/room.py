@@ -18,11 +18,12 @@ from medseg.data.prepared import index_parts
 from medseg.data.table import SHEET, Table
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
+from medseg.geometry.sphere import Regrid
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def check_room(passage: Passage | Frame, channels: int, *, folder: Path) -> None:
+def check_room(passage: Passage | Frame | Regrid, channels: int, *, folder: Path) -> None:
     """Refuse a working grid that the free memory or the disk of `folder` cannot hold.
 
     Counted are two float32 copies of a channel in memory, and all channels on the disk.
@@ -36,8 +37,7 @@ def check_room(passage: Passage | Frame, channels: int, *, folder: Path) -> None
     raise ValueError(
         f"a grid of {size} voxels is wanted, which takes {_size(2 * one)} of memory "
         f"({_size(memory)} are free) and {_size(channels * one)} of disk ({_size(disk)} are free); "
-        f"its spacing is {passage.working.spacing_mm} mm: choose a coarser data.spacing_mm, "
-        "in millimetres, or make room"
+        f"{_cure(passage)}, or make room"
     )
 
 
@@ -103,6 +103,13 @@ def astride(records: Sequence[sheet.Record], *, folded: bool) -> list[str]:
     for text in found:
         warnings.warn(text, UserWarning, stacklevel=3)
     return found
+
+
+def _cure(passage: Passage | Frame | Regrid) -> str:
+    if isinstance(passage, Regrid):
+        return f"its nside is {passage.working.nside}: choose a smaller data.nside"
+    spacing = passage.working.spacing_mm
+    return f"its spacing is {spacing} mm: choose a coarser data.spacing_mm, in millimetres"
 
 
 def _size(count: int) -> str:

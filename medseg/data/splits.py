@@ -13,10 +13,11 @@ from medseg.provenance import plain
 log = logging.getLogger(__name__)
 
 
+MASK = "mask"  # the channel that says what is seen of a sky; cases may share it
 _SAME = (
     *("channels", "labels", "instances", "organs", "classes", "size"),
     *("complex_input", "reading"),
-    *("spacing_mm", "intensity", "slice_axis"),
+    *("spacing_mm", "intensity", "slice_axis", "nside", "footprint"),
 )
 
 
@@ -34,7 +35,7 @@ def split(prepared: Prepared, n_folds: int, *, fold: int) -> dict[str, list[Prep
         )
     named = bool(prepared.meta.get("classes"))
     bare = [r.case for r in (*found["train"], *found["val"]) if not _taught(r, named=named)]
-    if bare:
+    if bare and not of_maps(prepared.meta):
         column, many = ("class", "classes") if named else ("label", "labels")
         raise ValueError(
             f"training and validation need {many}; none for {', '.join(bare[:5])}"
@@ -44,6 +45,11 @@ def split(prepared: Prepared, n_folds: int, *, fold: int) -> dict[str, list[Prep
     if not found["val"]:
         log.warning("no validation case: the last weights are kept, whether they are best or not")
     return found
+
+
+def of_maps(meta: Mapping[str, Any]) -> bool:
+    """Whether prepared data are maps of the sphere that are themselves what is to be learnt."""
+    return bool(meta.get("nside")) and not (meta.get("labels") or meta.get("classes"))
 
 
 def _taught(record: PreparedRecord, *, named: bool) -> bool:
@@ -62,7 +68,8 @@ def shared(splits: Mapping[str, Sequence[PreparedRecord]]) -> list[str]:
     groups: dict[tuple[str, str], list[tuple[str, PreparedRecord]]] = {}
     for side, records in sides.items():
         for record in records:
-            marks = {("image", str(s.get("sha256", ""))) for s in record.sources.values()}
+            own = {name: s for name, s in record.sources.items() if name != MASK}
+            marks = {("image", str(s.get("sha256", ""))) for s in own.values()}
             for kind, name in sorted({("subject", record.subject), *marks}):
                 if name:
                     groups.setdefault((kind, name), []).append((side, record))
@@ -87,12 +94,12 @@ def _cut(records: Iterable[PreparedRecord]) -> bool:
 
 
 def mismatches(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What prepared data and a recipe's data section disagree in; an open slice axis fits any."""
+    """What prepared data and a recipe disagree in; an open slice axis or nside fits any."""
     found = []
     for name in _SAME:
         asked = plain(wanted[name])
         if (meta.get(name) or None) != (asked or None) and not (
-            name == "slice_axis" and asked is None
+            name in ("slice_axis", "nside") and asked is None
         ):
             found.append(f"{name}: prepared {meta.get(name)}, recipe {asked}")
         elif name == "labels" and list(meta[name]) != list(asked):

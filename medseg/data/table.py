@@ -11,9 +11,11 @@ from jaxtyping import Float, Integer, Num
 
 from medseg.data import labels as naming
 from medseg.data import sheet
-from medseg.data.align import MISALIGNED_MM, onto, unaligned
+from medseg.data.align import MISALIGNED_MM, onto, onto_sphere, unaligned
 from medseg.data.sheet import Record
+from medseg.data.spaces import Space, as_grid
 from medseg.geometry.grid import Grid
+from medseg.geometry.sphere import Sphere
 from medseg.sample import Sample
 
 SHEET = "samples.csv"
@@ -133,7 +135,7 @@ class Table:
             meta={**meta, "present": tuple(name in record.paths for name in self.channels)},
         )
 
-    def _points(self, record: Record, grid: Grid) -> Float[np.ndarray, "n 2"] | None:
+    def _points(self, record: Record, grid: Space) -> Float[np.ndarray, "n 2"] | None:
         """The case's landmarks in pixels, if the recipe names organs and the sheet a file."""
         if not self.organs or record.landmarks is None:
             return None
@@ -147,7 +149,7 @@ class Table:
             )
         try:
             points = read_points(record.landmarks, contours(self.organs))
-            inside(points, contours(self.organs), size=grid.shape[:2])
+            inside(points, contours(self.organs), size=as_grid(grid, record.case).shape[:2])
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"case {record.case}, landmarks: {error}") from error
         return points
@@ -158,8 +160,8 @@ class Table:
         twin._records = []
         return twin
 
-    def _image(self, record: Record) -> tuple[Grid, Num[np.ndarray, "c i j k"], dict[str, Any]]:
-        grid: Grid | None = None
+    def _image(self, record: Record) -> tuple[Space, Num[np.ndarray, " c *n"], dict[str, Any]]:
+        grid: Space | None = None
         meta: dict[str, Any] = {}
         image = np.zeros(0, dtype=np.float32)
         chosen = volumes(record, self.volume)
@@ -188,9 +190,13 @@ class Table:
         return grid, image, meta
 
     def _laid(
-        self, array: Num[np.ndarray, "i j k"], grid: Grid, *, record: Record, what: str, first: Grid
-    ) -> Num[np.ndarray, "x y z"]:
+        self, array: Num[np.ndarray, "*n"], grid: Space, *, record: Record, what: str, first: Space
+    ) -> Num[np.ndarray, "*m"]:
         """The array on the first channel's own axes, if it holds the same points in any order."""
+        if isinstance(grid, Sphere) or isinstance(first, Sphere):
+            path = record.label if what == "label" else record.paths[what]
+            told = f"case {record.case}: {what} ({path})"
+            return onto_sphere(array, grid, wanted=first, what=told)
         same = onto(array, grid, wanted=first)
         if same is not None:
             return np.ascontiguousarray(same)
@@ -234,10 +240,15 @@ def volumes(record: Record, volume: int | None) -> dict[str, int | None]:
     return {name: volume if s or not any(several.values()) else None for name, s in several.items()}
 
 
-def cropped_axis(record: Record, grid: Grid, *, slice_axis: int | None) -> int | None:
+def cropped_axis(record: Record, grid: Space, *, slice_axis: int | None) -> int | None:
     """The array axis along which the record's slices count; None for a case without any."""
     if record.slices is None:
         return None
+    if isinstance(grid, Sphere):
+        raise ValueError(
+            f"case {record.case}: the column `slices` cuts volumes, and this is a map of the "
+            "sphere; empty its cell"
+        )
     return grid.orientation.axes[coarsest_axis(grid) if slice_axis is None else slice_axis]
 
 
@@ -258,7 +269,8 @@ def read_image(
             "(paths are relative to the sheet)"
         )
     try:
-        return formats.read(path, volume=volume, **options)
+        own = {"channel": channel} if formats.accepts(path, "channel") else {}
+        return formats.read(path, volume=volume, **own, **options)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"case {case}, {channel}: {error}") from error
 
@@ -273,8 +285,8 @@ def spaced(record: Record, path: Path, *, options: Mapping[str, Any]) -> dict[st
 
 
 def read_labels(
-    record: Record, *, like: Grid | None = None
-) -> tuple[Integer[np.ndarray, "i j k"], Grid]:
+    record: Record, *, like: Space | None = None
+) -> tuple[Integer[np.ndarray, "*n"], Space]:
     """The reference labels of a case in the file's own values.
 
     A plane file that has no spacing of its own lies as the image `like` does, if
@@ -305,15 +317,15 @@ def coarsest_axis(grid: Grid) -> int:
 
 def crop(
     record: Record,
-    grid: Grid,
+    grid: Space,
     *,
-    image: Num[np.ndarray, "c i j k"],
-    target: Integer[np.ndarray, "i j k"] | None,
+    image: Num[np.ndarray, " c *s"],
+    target: Integer[np.ndarray, "*s"] | None,
     slice_axis: int | None,
-) -> tuple[Grid, Num[np.ndarray, " c *n"], Integer[np.ndarray, "*n"] | None]:
+) -> tuple[Space, Num[np.ndarray, " c *n"], Integer[np.ndarray, "*n"] | None]:
     """The record's slices alone; without `slices` everything as it came."""
     axis = cropped_axis(record, grid, slice_axis=slice_axis)
-    if record.slices is None or axis is None:
+    if record.slices is None or axis is None or isinstance(grid, Sphere):
         return grid, image, target
     start, stop = record.slices
     if stop > grid.shape[axis]:

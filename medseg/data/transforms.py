@@ -233,7 +233,9 @@ class BiasField:
 
     def draw(self, batch: Batch, source: Chance) -> Tensor:
         """The coarse field of each image, the same for its channels; zero where nothing changes."""
-        return coarse_field(batch, source, strength=self.strength, points=self.points, share=self.chance)
+        return coarse_field(
+            batch, source, strength=self.strength, points=self.points, share=self.chance
+        )
 
     def apply(self, batch: Batch, drawn: Tensor) -> Batch:
         """Multiply what lies above a channel's smallest value."""

@@ -4,12 +4,16 @@ Source: Gorski et al. 2005, ApJ 622, 759 (doi 10.1086/427976). Maps travel in NE
 four neighbouring pixels have one parent and a base face is one run of pixels.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Num, Shaped
+from jaxtyping import Float, Integer, Num, Shaped
+
+logging.getLogger("healpy").setLevel(logging.WARNING)  # it tells each smoothing's width
 
 FACES = 12
 FRAMES = {"G": "Galactic", "E": "ecliptic", "C": "celestial"}
@@ -113,12 +117,21 @@ class Regrid:
     working: Sphere
 
     @classmethod
-    def to(cls, native: Sphere, nside: int | None = None) -> "Regrid":
-        """To NESTED order, at another nside if one is given.
+    def to(
+        cls,
+        native: Sphere,
+        nside: int | None = None,
+        *,
+        footprint: tuple[int, Sequence[int]] | None = None,
+    ) -> "Regrid":
+        """To NESTED order, at another nside and on another part of the sky if these are given.
 
-        Raises:
-            ValueError: at a coarser nside, a part of the sky that has no whole parents.
+        A footprint is whole coarse pixels: their nside and NESTED numbers.
         """
+        if footprint is not None:
+            fine = nside or native.nside
+            pixels = whole_pixels(fine, footprint[0], pixels=footprint[1])
+            return cls(native, Sphere(fine, pixels=pixels, frame=native.frame))
         own = native.nested()
         if nside is None or nside == native.nside:
             return cls(native, own)
@@ -134,66 +147,84 @@ class Regrid:
 
     def image(self, values: Num[np.ndarray, "c n"]) -> Float[np.ndarray, "c m"]:
         """Values on the working pixels; NaN where none is known."""
-        rows = [self._there(np.asarray(row, dtype=np.float32)) for row in values]
-        return np.stack(rows) if rows else np.zeros((0, *self.working.shape), np.float32)
+        rows = nested(np.asarray(values, dtype=np.float32), self.native)
+        return carried(rows, self.native.nested(), onto=self.working)
 
     def labels(self, values: Integer[np.ndarray, " n"]) -> Integer[np.ndarray, " m"]:
-        """Labels on the working pixels; a parent takes the commonest of its children's."""
-        if self.native.nside == self.working.nside:
-            return nested(values, self.native)
-        kinds = np.unique(values)
-        shares = self.image(np.stack([values == k for k in kinds]))
+        """Labels on the working pixels; a parent takes the commonest of its children's, or 0."""
+        kinds = np.unique(np.append(values, 0))
+        shares = self.image(np.stack([values == k for k in kinds]).astype(np.float32))
         found: Integer[np.ndarray, " m"] = kinds[np.nan_to_num(shares).argmax(0)]
         return found.astype(values.dtype)
 
     def back(self, values: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "k n"]:
-        """Values of working pixels on the map's own ones, in its own order."""
-        fine, coarse = self.native.nside, self.working.nside
-        if fine == coarse:
-            return np.stack([native_order(row, self.native) for row in values])
-        if fine < coarse:
-            other = Regrid(self.working, self.native.nested())
-            return np.stack([native_order(row, self.native) for row in other.image(values)])
-        return self._between(values)
-
-    def _there(self, row: Float[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
-        fine, coarse = self.native.nside, self.working.nside
-        row = nested(row, self.native)
+        """Values of working pixels on the map's own ones, in its own order; NaN where none is."""
         own = self.native.nested()
-        if fine == coarse:
-            return row
-        if fine < coarse:
-            return np.repeat(row, (coarse // fine) ** 2)
-        many = (fine // coarse) ** 2
-        if own.pixels is None:
-            with np.errstate(invalid="ignore"):
-                return _mean(row.reshape(-1, many))
-        place = np.searchsorted(self.working.numbers(), own.pixels // many)
-        good = np.isfinite(row)
-        sums = np.bincount(place[good], row[good], minlength=self.working.shape[0])
-        counts = np.bincount(place[good], minlength=self.working.shape[0])
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
-
-    def _between(self, values: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "k n"]:
-        import healpy
-
-        x, y, z = self.native.vectors().T
-        theta, phi = np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x)
-        four, weights = healpy.get_interp_weights(self.working.nside, theta, phi, nest=True)
-        if not self.working.whole:
-            numbers = self.working.numbers()
-            place = np.searchsorted(numbers, four).clip(max=len(numbers) - 1)
-            weights = weights * (numbers[place] == four)
-            weights /= np.maximum(weights.sum(0), 1e-12)
-            four = place
-        return (values[:, four] * weights).sum(1).astype(values.dtype)
+        if own.nside <= self.working.nside:
+            found = carried(values, self.working, onto=own)
+        else:
+            found = _between(values, self.working, onto=own)
+        return native_order(found, self.native)
 
 
-def _mean(groups: Float[np.ndarray, "m g"]) -> Float[np.ndarray, " m"]:
-    good = np.isfinite(groups)
-    count = good.sum(1)
-    sums = np.where(good, groups, 0).sum(1)
-    return np.where(count > 0, sums / np.maximum(count, 1), np.nan).astype(groups.dtype)
+def carried(
+    values: Float[np.ndarray, "c n"], sphere: Sphere, *, onto: Sphere
+) -> Float[np.ndarray, "c m"]:
+    """Maps on other pixels, both NESTED: the mean of the children, or the parent's value.
+
+    NaN counts as not known, and stands where nothing is known.
+    """
+    fine, coarse = sphere.nside, onto.nside
+    if fine <= coarse:
+        numbers = onto.numbers() // (coarse // fine) ** 2
+        if sphere.whole:
+            return values if fine == coarse and onto.whole else values[:, numbers]
+        place = np.searchsorted(sphere.numbers(), numbers).clip(max=sphere.shape[0] - 1)
+        there = sphere.numbers()[place] == numbers
+        return np.where(there, values[:, place], np.nan).astype(values.dtype)
+    parents = sphere.numbers() // (fine // coarse) ** 2
+    place = np.searchsorted(onto.numbers(), parents).clip(max=onto.shape[0] - 1)
+    known = np.isfinite(values) & (onto.numbers()[place] == parents)
+    rows = []
+    for row, good in zip(values, known, strict=True):
+        count = np.bincount(place[good], minlength=onto.shape[0])
+        total = np.bincount(place[good], row[good], minlength=onto.shape[0])
+        rows.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    return np.array(rows, dtype=values.dtype).reshape(len(values), *onto.shape)
+
+
+def _between(
+    values: Float[np.ndarray, "c n"], sphere: Sphere, *, onto: Sphere
+) -> Float[np.ndarray, "c m"]:
+    """Linearly between the centres of coarser pixels; those that are not known do not count."""
+    import healpy
+
+    x, y, z = onto.vectors().T
+    angles = np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x)
+    four, weights = healpy.get_interp_weights(sphere.nside, *angles, nest=True)
+    place = np.searchsorted(sphere.numbers(), four).clip(max=sphere.shape[0] - 1)
+    there = sphere.numbers()[place] == four
+    rows = []
+    for row in values:
+        good = weights * (there & np.isfinite(row[place]))
+        total = (np.nan_to_num(row[place]) * good).sum(0)
+        rows.append(np.divide(total, good.sum(0), out=np.full(len(x), np.nan), where=good.any(0)))
+    return np.array(rows, dtype=values.dtype).reshape(len(values), *onto.shape)
+
+
+def whole_pixels(nside: int, coarse: int, *, pixels: Sequence[int]) -> Integer[np.ndarray, " n"]:
+    """The fine pixels of coarse NESTED ones, ascending.
+
+    Raises:
+        ValueError: the coarse nside is finer than the fine one.
+    """
+    if coarse > nside:
+        raise ValueError(
+            f"a footprint of nside {coarse} pixels on a map of nside {nside}; give it in pixels of "
+            f"nside {nside} or coarser"
+        )
+    many = (nside // coarse) ** 2
+    return (np.sort(np.asarray(pixels))[:, None] * many + np.arange(many)).ravel()
 
 
 def check_nside(nside: int) -> int:
@@ -266,13 +297,4 @@ def centres(nside: int, *, nest: bool = True) -> Float[np.ndarray, "n 3"]:
 
     found = np.stack(healpy.pix2vec(nside, np.arange(FACES * nside**2), nest=nest), 1)
     found.flags.writeable = False
-    return found
-
-
-def cap(
-    sphere: Sphere, centre: Float[np.ndarray, " 3"], radius_deg: float
-) -> Bool[np.ndarray, " n"]:
-    """Whether each pixel's centre lies within an angle of a direction."""
-    axis = np.asarray(centre, dtype=float) / np.linalg.norm(centre)
-    found: Bool[np.ndarray, " n"] = sphere.vectors() @ axis >= np.cos(np.radians(radius_deg))
     return found

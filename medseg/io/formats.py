@@ -1,4 +1,4 @@
-"""Which format a path has: every file of this room is asked, found by listing.
+"""Which format a path has: every file of this room that handles some is asked, found by listing.
 
 A format is a module with `SUFFIXES`, `handles(path)`, `read(path, **options)`; it may have
 `read_header`, `read_labels`, `count_volumes(path)`, `write`, `add_options(parser)`, `WRITES`,
@@ -21,6 +21,7 @@ from jaxtyping import Integer, Num, Shaped
 
 from medseg import io
 from medseg.geometry.grid import Grid
+from medseg.geometry.sphere import Sphere
 from medseg.sample import Sample
 
 Meta = Mapping[str, Any]
@@ -31,7 +32,8 @@ def modules() -> tuple[ModuleType, ...]:
     """All formats, sorted by name."""
     own = __name__.rpartition(".")[2]
     names = sorted(m.name for m in pkgutil.iter_modules(io.__path__) if m.name != own)
-    return tuple(import_module(f"{io.__name__}.{name}") for name in names)
+    found = (import_module(f"{io.__name__}.{name}") for name in names)
+    return tuple(module for module in found if hasattr(module, "handles"))
 
 
 def is_image(path: Path) -> bool:
@@ -66,8 +68,8 @@ def read(path: Path, **options: Any) -> Sample:  # noqa: ANN401 -- each format's
     return _call(module, "read", path, options)
 
 
-def read_header(path: Path, **options: Any) -> Grid:  # noqa: ANN401 -- each format's own
-    """Where an image's voxels lie, without reading them if the format allows."""
+def read_header(path: Path, **options: Any) -> Grid | Sphere:  # noqa: ANN401 -- each format's own
+    """Where an image's voxels or a map's pixels lie, without reading them if the format allows."""
     module = _module(path)
     if hasattr(module, "read_header"):
         return _call(module, "read_header", path, options)
@@ -92,7 +94,7 @@ def count_volumes(path: Path) -> int:
 def read_labels(
     path: Path,
     **options: Any,  # noqa: ANN401 -- each format's own
-) -> tuple[Integer[np.ndarray, "i j k"], Grid, Meta]:
+) -> tuple[Integer[np.ndarray, "*n"], Any, Meta]:
     """Read a label image: whole numbers, their grid and the facts its writer needs."""
     module = _module(path)
     if not hasattr(module, "read_labels"):
@@ -104,9 +106,9 @@ def read_labels(
 
 def write(
     path: Path,
-    array: Shaped[np.ndarray, "i j k *n"] | Num[np.ndarray, "i j k *n"],
+    array: Shaped[np.ndarray, " n *m"] | Num[np.ndarray, " n *m"],
     *,
-    grid: Grid,
+    grid: Grid | Sphere,
     meta: Meta,
 ) -> None:
     """Write an array in the format that the path's suffix names, in the geometry of `meta`."""

@@ -161,7 +161,7 @@ def read_pair(magnitude: Path, phase_image: Path, *, volume: int | None = None) 
     picked = [volume] if volume is not None or count == 1 else list(range(count))
     pairs = [[nifti.read(path, volume=v) for path in (magnitude, phase_image)] for v in picked]
     own, other = pairs[0]
-    if not own.space.misalignment_mm(other.space) < 1e-2:
+    if not own.grid.misalignment_mm(other.grid) < 1e-2:
         raise ValueError(
             f"{magnitude} ({own.space.shape}) and {phase_image} ({other.space.shape}) lie on "
             "different grids; give magnitude and phase of one scan, as the scanner wrote them"

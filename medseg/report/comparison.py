@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg.metrics.landmarks import LANDMARKS_ALONE
+from medseg.metrics.sky import MASKS
 from medseg.metrics.statistics import paired_p_value
 from medseg.report.charts import interval
 from medseg.report.summary import case_means, mean_interval
@@ -51,6 +52,8 @@ def columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         pooled = [(m, name) for m in OF_CONTOURS for name in table["every"]]
         totals = [n for v in views for n, s in v["structures"].items() if _is_total(n, s)]
         pooled += [(ERROR, totals[0] if totals else "")]
+    if all(view["run"].metrics == MASKS for view in views):
+        pooled = [("iou", ""), *pooled]
     found = []
     for metric, name in pooled:
         cells = {view["anchor"]: _value(view, metric, name) for view in views}

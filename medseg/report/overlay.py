@@ -42,9 +42,15 @@ PLANES = (
 )
 
 
-def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]:
-    """Cases worth a picture: best, median, worst by mean Dice, and every one that went wrong."""
-    means = sorted(case_means(rows).items(), key=lambda item: (-item[1], item[0]))
+def choose(
+    rows: Sequence[Mapping[str, Any]], most: int, *, metric: str = "dice"
+) -> list[dict[str, Any]]:
+    """Cases worth a picture: best, median, worst by mean Dice, and every one that went wrong.
+
+    By another metric, of which less is better, they are told with that.
+    """
+    sign = -1 if metric == "dice" else 1
+    means = sorted(case_means(rows, metric).items(), key=lambda item: (sign * item[1], item[0]))
     roles: dict[str, list[str]] = {}
     places = {"best": 0, "median": len(means) // 2, "worst": len(means) - 1}
     if len(means) == 1:
@@ -58,8 +64,11 @@ def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[dict[str, Any]]
             if row["status"] == status and status not in roles.setdefault(case, []):
                 roles[case].append(status)
     wanted = [case for case, role in roles.items() if role][:most]
-    dice = dict(means)
-    return [{"case": c, "role": ", ".join(roles[c]), "dice": dice.get(c)} for c in wanted]
+    scores = dict(means)
+    return [
+        {"case": c, "role": ", ".join(roles[c]), "dice": None, metric: scores.get(c)}
+        for c in wanted
+    ]
 
 
 def draw(

@@ -8,7 +8,7 @@ from statistics import stdev
 from typing import Any
 
 from medseg.provenance import versions
-from medseg.report import arms, classes, robustness
+from medseg.report import arms, classes, robustness, skies
 from medseg.report.charts import Dot, curves, interval, strips
 from medseg.report.comparison import SHARES, columns, goodness, tables
 from medseg.report.pools import Pool, pools
@@ -34,9 +34,10 @@ TITLES = {
     "components": "Pieces",
     "self_intersections": "Crossings",
     **classes.TITLES,
+    **skies.TITLES,
 }
 UNITS = {"_mm": "mm", "_px2": "px²", "_ml": "ml", "_uK": "µK", "_deg": "°", "_s": "s"}
-DRAWN = ("dice", "nsd", "hd95_mm", "hd_mm", "assd_mm", "mse_px2", "probability")
+DRAWN = ("dice", "nsd", "hd95_mm", "hd_mm", "assd_mm", "mse_px2", "probability", "nrmse", "ssim")
 NOTHING = "\N{EN DASH}"
 SEVERITY = {"failed": 0, "missed": 1, "spurious": 2, "ok": 3, "absent": 4}
 
@@ -74,6 +75,7 @@ def render(runs: Sequence[Run], *, title: str) -> str:
         singles=[t | {"columns": columns(t)} for t in tables(views)] if pooled else [],
         robustness=robustness.charts(robustness.alike({e["name"]: e["run"] for e in entries})),
         arms=arms.section(views),
+        skies=skies.section(views),
         many=MANY,
         failures=_failures(runs),
         most_failures=MOST_FAILURES,
@@ -102,7 +104,7 @@ def number(value: object, metric: str = "") -> str:
     """Three digits after the point for shares, two for the rest; a dash for nothing."""
     if not isinstance(value, int | float):
         return NOTHING
-    if metric in SHARES or metric == "":
+    if metric in (*SHARES, *skies.FINE, ""):
         return f"{value:.3f}"
     return f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}"
 
@@ -156,7 +158,7 @@ def _view(run: Run, anchor: str) -> dict[str, Any]:
         "members": [],
         "sd": None,
     }
-    return classes.view(known)
+    return skies.view(classes.view(known))
 
 
 def _parts(run: Run) -> set[str]:

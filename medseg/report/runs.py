@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.provenance import read_json
-from medseg.report import robustness
+from medseg.report import robustness, skies
 from medseg.report.scores import Row, parts, read_rows
 from medseg.report.summary import judged, summarise
 
@@ -166,6 +166,8 @@ def _joined(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         out[key] = [entry for n, entry in enumerate(every) if entry not in every[:n]]
     for key in ("subjects", "instances", "quality", "organs"):
         out[key] = {k: v for one in told for k, v in (one.get(key) or {}).items()}
+    if "spectra" in out:
+        out["spectra"] = skies.joined(entry for one in told for entry in one.get("spectra") or ())
     return out
 
 

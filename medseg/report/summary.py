@@ -7,8 +7,9 @@ from typing import Any
 
 from medseg.metrics.classification import class_names
 from medseg.metrics.instances import DETECTION_MM, detection_rate
+from medseg.metrics.sky import MASKS
 from medseg.metrics.statistics import bootstrap_interval
-from medseg.report import classes
+from medseg.report import classes, skies
 from medseg.report.plausibility import plausibility
 
 Row = Mapping[str, Any]
@@ -101,8 +102,11 @@ def summarise(
     if parts:
         out["instance_counts"] = count(parts)
         out |= _headline("mean_instance_dice", parts, subjects) | _localisation(parts)
+    if tuple(metrics) == MASKS:
+        out |= _headline("mean_iou", wholes, subjects, "iou")
     if class_names(metrics):
         out |= classes.summarised(rows, metrics, subjects=subjects)
+    out |= skies.summarised(rows, metrics, subjects=subjects)
     if "self_intersections" in metrics:
         out["plausibility"] = plausibility(rows, aside)
     if rejected:
@@ -165,8 +169,10 @@ def case_means(rows: Iterable[Row], metric: str = "dice") -> dict[str, float]:
     return {case: fmean(values) for case, values in groups.items()}
 
 
-def _headline(name: str, rows: Sequence[Row], subjects: Subjects) -> dict[str, Any]:
-    means = case_means(rows)
+def _headline(
+    name: str, rows: Sequence[Row], subjects: Subjects, metric: str = "dice"
+) -> dict[str, Any]:
+    means = case_means(rows, metric)
     if not means:
         return {name: None, f"{name}_interval": None}
     found = mean_interval(list(means.values()), list(means), subjects=subjects)
@@ -202,6 +208,7 @@ def line(summary: Mapping[str, Any], path: Path) -> str:
     told = (summary.get("classification") or {}).get("overall") or {}
     for name in ("balanced_accuracy", "macro_f1") if told else ():
         bits.append(f"{name.replace('_', ' ')} {told[name]['mean']:.3f}")
+    bits += skies.words(summary)
     error = summary["structures"].get("lungs_heart", {}).get("metrics", {}).get("mse_px2")
     bits += [f"error {error['mean']:.1f} px²"] if error else []
     bits += [summary["plausibility"]["text"]] if "plausibility" in summary else []

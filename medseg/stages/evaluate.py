@@ -5,17 +5,16 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.data import classified, pairs, shapes
+from medseg.data import pairs, shapes
 from medseg.data.pairs import Job, Result, listed
+from medseg.data.plans import Plan, plan
 from medseg.data.predictions import opened
-from medseg.data.shapes import ShapeJob, Shapes
-from medseg.data.sheet import Record
-from medseg.metrics import classification, landmarks, structures
-from medseg.metrics.structures import Structure
+from medseg.data.shapes import ShapeJob
+from medseg.data.skies import SkyJob, SkyLabels, SkyResult
+from medseg.metrics import landmarks
 from medseg.metrics.surface import TOLERANCE_MM
 
 MOST_PICTURES = 12
@@ -32,9 +31,9 @@ def main(arguments: list[str]) -> int:
         )
     from medseg.data.scoring import scored
 
-    plan = _plan(options)
+    found = plan(options)
     with opened(options.out):
-        return _write(plan, scored(plan.jobs, options.workers), options)
+        return _write(found, scored(found.jobs, options.workers), options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,9 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--in", dest="predictions", type=Path, required=True, metavar="PREDICTIONS",
-        help="folder of predicted label maps, landmarks or classes and their sidecars")  # fmt: skip
+        help="folder of predicted labels, landmarks, classes or skies, with sidecars")  # fmt: skip
     add("--reference", type=Path, required=True, metavar="TABLE_OR_FOLDER",
-        help="sheet with a column `label`, `landmarks` or `class`, or a folder")  # fmt: skip
+        help="sheet with a column `label`, `landmarks`, `class`, `mask`; or a folder")  # fmt: skip
     add("--out", type=Path, required=True, metavar="DIR",
         help="where scores.csv, summary.json and pictures/ go")  # fmt: skip
     add("--split", help="score the cases of this split alone (train, val, test)")
@@ -59,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         help="contours of the reference, if nothing names them: heart=26")  # fmt: skip
     add("--spacing-mm", default="", metavar="X[,Y]",
         help="size of a pixel of radiographs, where nothing else says it")  # fmt: skip
+    add("--unit", metavar="K|mK|uK", help="of reference maps whose header says none or lies")
     add("--tolerance-mm", type=float, default=TOLERANCE_MM, metavar="MM",
         help=f"of the normalised surface Dice ({TOLERANCE_MM:g})")  # fmt: skip
     add("--pictures", type=int, default=MOST_PICTURES, metavar="N",
@@ -67,144 +67,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to be scored, and what is known before a voxel is read."""
-
-    jobs: tuple[Job, ...]
-    structures: tuple[Structure, ...] | None
-    shapes: Shapes | None
-    leaks: list[dict[str, Any]]
-    sidecars: Mapping[str, Mapping[str, Any]]
-    warnings: tuple[str, ...]
-    classes: tuple[str, ...] = ()
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The score columns."""
-        if self.classes:
-            return classification.columns(self.classes)
-        return landmarks.METRICS if self.shapes else structures.METRICS
-
-
-def _plan(options: argparse.Namespace) -> Plan:
-    from medseg.data.inputs import read_splits, select, shard
-    from medseg.data.meaning import shapes_of, structures_of
-
-    records = pairs.records_of(options.reference)
-    splits = read_splits(options.splits) if options.splits else None
-    chosen, every = (select(records, split=s, splits=splits) for s in (options.split, None))
-    recipe = pairs.recipe_of(options.reference)
-    named = classified.predictions(options.predictions)
-    if named or classified.alone(chosen):
-        return _of_classes(chosen, named, options, recipe=recipe, every=every)
-    expected = [record for record in chosen if record.label or record.landmarks]
-    if not expected:
-        raise ValueError(f"{options.reference} has no reference labels for the cases asked for")
-    paths = pairs.predictions(options.predictions)
-    points = shapes.predictions(options.predictions, [record.case for record in records])
-    sidecars = pairs.sidecars(options.predictions, expected)
-    contours = shapes_of(
-        expected,
-        sidecars,
-        recipe=recipe,
-        organs=options.organs,
-        labels=options.labels,
-        spacing_mm=options.spacing_mm,
-        pixels=bool(paths) and not points,
-    )
-    known = None
-    if contours is None:
-        given = {"labels": options.labels, "instances": options.instances}
-        expected = [record for record in expected if record.label is not None]
-        known = structures_of(sidecars, recipe, **given)
-    part = shard(expected, options.shard) if options.shard else expected
-    found = paths if contours is None else {**paths, **points}
-    jobs = _jobs(part, found, sidecars, options, (known, recipe.get("slice_axis"), contours))
-    bare = [record.case for record in chosen if record not in expected]
-    warnings = [f"cases without a reference label: {listed(bare)}"] if bare else []
-    if contours and contours.stray:
-        warnings.append(f"the reference has no organ of these names: {listed(contours.stray)}")
-    warnings += pairs.strangers(found, [record.case for record in records])
-    leaks = _leaks(every, expected, sidecars, options)
-    return Plan(jobs, known, contours, leaks, sidecars, tuple(warnings))
-
-
-def _of_classes(
-    chosen: Sequence[Record],
-    named: Mapping[str, Any],
-    options: argparse.Namespace,
-    *,
-    recipe: Mapping[str, Any],
-    every: Sequence[Record],
-) -> Plan:
-    """The plan for predicted classes; `every` are the reference's cases, asked for or not."""
-    from medseg.data.inputs import shard
-
-    asked = [record for record in chosen if record.category]
-    sidecars = pairs.sidecars(options.predictions, asked)
-    classes = classified.classes_of(asked, sidecars, recipe=recipe)
-    part = shard(asked, options.shard) if options.shard else asked
-    jobs = classified.jobs_of(part, sidecars, classes=classes)
-    bare = [record.case for record in chosen if not record.category]
-    warnings = [f"cases without a class: {listed(bare)}"] if bare else []
-    warnings += pairs.strangers(named, [record.case for record in every])
-    leaks = _leaks(every, asked, sidecars, options)
-    return Plan(jobs, None, None, leaks, sidecars, tuple(warnings), classes)
-
-
-def _jobs(
-    part: Sequence[Record],
-    paths: Mapping[str, Path],
-    sidecars: Mapping[str, Mapping[str, Any]],
-    options: argparse.Namespace,
-    meaning: tuple[tuple[Structure, ...] | None, int | None, Shapes | None],
-) -> tuple[Job, ...]:
-    """One job a record; `meaning` says what its values or contours stand for."""
-    sheet = pairs.sheet_of(options.reference)
-    known, axis, contours = meaning
-    jobs = []
-    for record in part:
-        sidecar = sidecars.get(record.case, {})
-        reason = pairs.broken_off(sidecar)
-        about: dict[str, Any] = {
-            "record": record,
-            "prediction": None if reason else paths.get(record.case),
-            "structures": known,
-            "tolerance_mm": options.tolerance_mm,
-            "slice_axis": axis,
-            "image": pairs.scan(record, sidecar, sheet=sheet),
-            "reason": reason,
-            "sidecar": {} if contours is None else sidecar,
-        }
-        jobs.append(Job(**about) if contours is None else ShapeJob(**about, shapes=contours))
-    return tuple(jobs)
-
-
-def _leaks(
-    records: Sequence[Record],
-    scored: Sequence[Record],
-    sidecars: Mapping[str, Mapping[str, Any]],
-    options: argparse.Namespace,
-) -> list[dict[str, Any]]:
+def _leaks(plan: Plan, options: argparse.Namespace) -> list[dict[str, Any]]:
     from medseg.provenance import read_json
     from medseg.report.leaks import Case, leaks, trained_on
 
     sheet = pairs.sheet_of(options.reference)
-    cases = [
-        Case(r.case, r.subject, r.split, r.slices, tuple(pairs.files(r, sheet)))
-        for r in records
-        if r.label or r.landmarks or r.category
-    ]
-    found = leaks(cases)
+    found = leaks(
+        [
+            Case(r.case, r.subject, r.split, r.slices, tuple(pairs.files(r, sheet)))
+            for r in plan.every
+        ]
+    )
     model: Mapping[str, Any] = next(
-        (s["model"] for s in sidecars.values() if isinstance(s.get("model"), dict)), {}
+        (s["model"] for s in plan.sidecars.values() if isinstance(s.get("model"), dict)), {}
     )
     for folder in (options.out / "model", Path(str(model.get("path", "")))):
         card = folder / "model.json"
         if model and card.is_file():
             training = read_json(card).get("training") or {}
-            return found + trained_on([r.case for r in scored], training)
+            return found + trained_on([r.case for r in plan.asked], training)
     return found
 
 
@@ -236,12 +117,12 @@ def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -
         options.out / f"summary{part}.json",
         {**summary, "failures": failures, "pictures": pictures},
     )
+    worst = "its holes count as filled with zeros" if plan.fields else "it is scored as missed"
     for failure in failures:
         sys.stderr.write(
-            f"medseg evaluate: case {failure['case']} failed: {failure['reason']}; "
-            "it is scored as missed\n"
+            f"medseg evaluate: case {failure['case']} failed: {failure['reason']}; {worst}\n"
         )
-    leaked = [str(leak["text"]) for leak in plan.leaks if not leak["declared"]]
+    leaked = [str(leak["text"]) for leak in summary["leaks"] if not leak["declared"]]
     for text in [*pairs.unmatched(results), *leaked]:
         sys.stderr.write(f"medseg evaluate: warning: {text}\n")
     sys.stdout.write(line(summary, options.out / f"scores{part}.csv") + "\n")
@@ -255,10 +136,9 @@ def _summary(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     from medseg.provenance import versions
-    from medseg.report.classes import facts
     from medseg.report.summary import DEFINITIONS, judged, summarise
 
-    told = _contours(plan, rows, results) if plan.shapes else facts(plan.classes)
+    told = _told(plan, rows, results)
     subjects = {job.record.case: job.record.subject for job in plan.jobs}
     known = plan.structures or ()
     names = dict.fromkeys(str(row["structure"]) for row in rows)
@@ -274,13 +154,13 @@ def _summary(
             rows, plan.metrics, **judged({**told, "subjects": subjects, "instances": instances})
         ),
         "metrics": list(plan.metrics),
-        "tolerance_mm": None if plan.shapes or plan.classes else options.tolerance_mm,
+        "tolerance_mm": options.tolerance_mm if plan.in_mm else None,
         "split": options.split,
         "shard": options.shard,
         "labels": {s.name: list(s.reference) for s in known},
         "instances": instances,
         "subjects": subjects,
-        "leaks": plan.leaks,
+        "leaks": _leaks(plan, options),
         "model": models[0] if models else None,
         "predictions": str(options.predictions),
         "reference": str(options.reference),
@@ -290,6 +170,20 @@ def _summary(
         "warnings": _warnings(plan, results, models),
         **told,
     }
+
+
+def _told(
+    plan: Plan, rows: Sequence[Mapping[str, Any]], results: Sequence[Result]
+) -> dict[str, Any]:
+    """What the summary says of one kind of scores alone."""
+    from medseg.report import classes, skies
+
+    if plan.shapes:
+        return _contours(plan, rows, results)
+    if plan.fields or plan.on_sphere:
+        spectra = (result.spectra for result in results if isinstance(result, SkyResult))
+        return skies.facts(plan.fields, spectra)
+    return classes.facts(plan.classes)
 
 
 def _contours(
@@ -345,7 +239,8 @@ def _pictures(
     beside = (
         shapes.aside(dict.fromkeys(str(row["structure"]) for row in rows)) if plan.shapes else []
     )
-    chosen = choose([row for row in rows if row["structure"] not in beside], options.pictures)
+    wholes = [row for row in rows if row["structure"] not in beside]
+    chosen = choose(wholes, options.pictures, metric="nrmse" if plan.fields else "dice")
     jobs = {job.record.case: job for job in plan.jobs}
     if not chosen or plan.classes:
         return []
@@ -354,12 +249,7 @@ def _pictures(
         for entry in chosen:
             case = str(entry["case"])
             value = "" if entry["dice"] is None else f" · Dice {entry['dice']:.3f}"
-            title = f"{case} · {entry['role']}{value}"
-            job = jobs[case]
-            if isinstance(job, ShapeJob):
-                _radiograph(job, folder / f"{case}.png", title)
-            else:
-                _picture(job, folder / f"{case}.png", title)
+            _picture(jobs[case], folder / f"{case}.png", f"{case} · {entry['role']}{value}")
         others = further(options.predictions, folder)
     drawn = [{**entry, "file": (place / f"{entry['case']}.png").as_posix()} for entry in chosen]
     return drawn + [{**other, "file": (place / other["file"]).as_posix()} for other in others]
@@ -368,7 +258,7 @@ def _pictures(
 def _radiograph(job: ShapeJob, path: Path, title: str) -> None:
     """One case of contours on its radiograph, with what predict said of the image."""
     from medseg.data.tracing import traced
-    from medseg.drawing import draw
+    from medseg.drawing.contours import draw
 
     found = traced(job)
     quality = job.sidecar.get("quality")
@@ -393,6 +283,14 @@ def _radiograph(job: ShapeJob, path: Path, title: str) -> None:
 
 def _picture(job: Job, path: Path, title: str) -> None:
     """One case on its scan, as a whole volume even where only some slices are scored."""
+    if isinstance(job, ShapeJob):
+        _radiograph(job, path, title)
+        return
+    if isinstance(job, SkyJob | SkyLabels):
+        from medseg.data.skypictures import picture
+
+        path.write_bytes(picture(job))
+        return
     from medseg.report.overlay import draw
 
     image, truth, found, native = pairs.shown(job)

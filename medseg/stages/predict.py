@@ -7,8 +7,8 @@ adding files. Predict asks it for
   `OUTPUTS`: names of all outputs there can be; the first one's file is the case's name alone,
 and, where it has them, for `add_options(parser)`, `FIELDS` of model.json that it needs, `AGREE`
 (in which an ensemble's models must agree), `load(table, record)`, if a case is more than channels
-on one grid, and `gather(folder)`, a table of all cases. Files of `medseg/models` may have
-`add_options(parser)` as well.
+on one grid, `EXTRAS`, the files that a case may have beside the model's channels, and
+`gather(folder)`, a table of all cases. Files of `medseg/models` may have `add_options(parser)` too.
 """
 
 import argparse
@@ -234,7 +234,7 @@ def _run(
     spec = packages[0].spec
     table = inputs.read(
         options.inputs,
-        packages[0].channels,
+        ensemble.wanted(packages[0]),
         case=options.case,
         slice_axis=spec.get("slice_axis"),
         optional=all(bool(p.spec.get("optional_channels")) for p in packages),

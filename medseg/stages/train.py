@@ -164,8 +164,6 @@ def _task(cfg: "DictConfig") -> Any:  # noqa: ANN401 -- the task that the recipe
     """The task and its network; chance is seeded first, so weights depend on the seed alone."""
     import torch
 
-    if not (cfg.data.labels or cfg.data.organs or cfg.data.classes):
-        raise ValueError("data.labels is empty; name what to find, e.g. data.labels={disc:[1]}")
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
     torch.manual_seed(cfg.seed)
@@ -183,6 +181,7 @@ def _build(
     """Build what a training needs: task, data, and the way whole cases are predicted."""
     from medseg import inference, windows
     from medseg.data.module import DataModule, Sampling, outside, patch_size, slice_axis
+    from medseg.data.whole_skies import check_space
     from medseg.nn.cost import dof
     from medseg.precision import FULL, chosen
 
@@ -202,8 +201,9 @@ def _build(
         augment=config.build(cfg.augment),
         sampling=sampling,
     )
+    check_space(prepared.meta, network.ndim, name=str(cfg.choices.model))
     whole = functools.partial(
-        inference.sliding_window,
+        inference.whole_sky if network.ndim == 1 else inference.sliding_window,
         n_classes=config.facts(cfg)["n_classes"],
         ndim=network.ndim,
         slice_axis=axis,
@@ -228,7 +228,7 @@ def _fit_at_once(plan: Plan) -> dict[str, Any]:
     cases = list(Whole(plan.prepared, plan.splits["train"]))
     method: Any = plan.task.model
     method.fit([c.image[0] for c in cases], [c.target[0] for c in cases if c.target is not None])
-    scores = score_cases(plan.task.score, cases=Whole(plan.prepared, plan.splits["val"]))
+    scores = score_cases(plan.task, cases=Whole(plan.prepared, plan.splits["val"]))
     row = {"epoch": 0, **scores, "seconds": round(time.perf_counter() - began, 3)}
     write_text(plan.folder / METRICS, table([row]))
     name = f"val_{plan.task.monitor}"

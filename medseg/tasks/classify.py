@@ -251,7 +251,7 @@ def predict(
     spec = networks.spec
     spacing = spec["spacing_mm"] and tuple(spec["spacing_mm"])
     framed = bool(spec.get("size"))
-    passage = Frame.to(sample.space, spec["size"]) if framed else Passage.to(sample.space, spacing)
+    passage = Frame.to(sample.grid, spec["size"]) if framed else Passage.to(sample.grid, spacing)
     image, _ = working(
         sample.image,
         passage,

@@ -355,7 +355,7 @@ def predict(
     found = delineate(shown, nets, samples=options.samples)
     # rounded as in the table, so that it draws the label exactly
     pixels = frame.to_pixels(found.landmarks).round(4)
-    columns, rows, _ = sample.space.shape
+    columns, rows, _ = sample.grid.shape
     flags = contour.flags(pixels, organs, shape=(rows, columns))
     made: dict[str, Any] = {"labels": np.ascontiguousarray(flags.T)[..., None]}
     facts = findings.facts(sample, frame, found=found, organs=organs)

@@ -1,7 +1,6 @@
-"""The one LightningModule: wraps any task and learns its network; the schedules and the keeper.
+"""The one LightningModule, which learns any task's network; the schedules and the keeper.
 
-Nothing here builds or reads: task, optimiser, schedule and the way whole cases are scored come in
-as arguments.
+Nothing here builds or reads: task, optimiser, schedule and scoring are arguments.
 """
 
 import csv
@@ -373,23 +372,24 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     names = [*usual[:-2], *(key for key in own if key not in COLUMNS), *usual[-2:]]
     writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+    writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
     return text.getvalue()
 
 
-def score_cases(score: Score, *, cases: Iterable[Batch]) -> dict[str, float]:
+def score_cases(task: Task, *, cases: Iterable[Batch]) -> dict[str, float]:
     """Mean of a task's metrics over whole cases, as `val_<metric>`; nothing for no cases."""
-    found = [score(case) for case in cases]
-    names = found[0] if found else {}
-    return {f"val_{n}": sum(float(f[n]) for f in found) / len(found) for n in names}
+    found = [task.score(case) for case in cases]
+    means = {n: sum(float(f[n]) for f in found) / len(found) for n in (found[:1] or [()])[0]}
+    means = task.joined(means) if means and hasattr(task, "joined") else means
+    return {f"val_{name}": mean for name, mean in means.items()}
 
 
-def _short(value: Any) -> Any:  # noqa: ANN401 -- a cell
+def _cell(value: Any) -> Any:  # noqa: ANN401
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _sentence(row: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {_short(v)}" for k, v in row.items() if k != "epoch" and v != "")
+    return ", ".join(f"{k} {_cell(v)}" for k, v in row.items() if k != "epoch" and v != "")
 
 
 def _save(trainer: Trainer, path: Path) -> None:

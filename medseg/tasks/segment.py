@@ -15,10 +15,11 @@ from medseg import losses
 from medseg.data.complex_input import origin, working
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
+from medseg.geometry.sphere import Regrid, Sphere
 from medseg.sample import Batch, Prediction, Sample
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Whole = functools.partial[Float[Tensor, "k x y z"]]
+Whole = functools.partial[Float[Tensor, " k *space"]]
 LOSSES: Mapping[str, Loss] = {
     "dice": losses.dice,
     "ce": losses.cross_entropy,
@@ -26,7 +27,7 @@ LOSSES: Mapping[str, Loss] = {
 }
 
 FIELDS = ("labels", "spacing_mm", "intensity", "slice_axis", "ndim", "patch_size")
-AGREE = ("labels", "instances", "spacing_mm", "intensity", "complex_input", "reading")
+AGREE = ("labels", "instances", "spacing_mm", "intensity", "complex_input", "reading", "nside")
 OUTPUTS = ("labels", "entropy", "probabilities", "magnitude", "phase", "robustness.npz")
 
 
@@ -76,6 +77,8 @@ class Segment:
         labels, instances = self.prepared["labels"], self.prepared["instances"]
         index = {n: k for k, n in enumerate(labels, 1) if n not in instances}
         network = self.model.eval().to(device)
+        if self.prepared.get("nside"):
+            return self._of_sphere(labels)
         gains = dict.fromkeys(index.values(), 1.0 if self.clean_up == "always" else 0.0)
         if self.clean_up == "auto":
             gains = gain_of_largest(network, self.whole, cases=val, classes=list(index.values()))
@@ -86,6 +89,13 @@ class Segment:
             "overlap": self.whole.keywords["overlap"],
             "postprocess": {name: {"largest_component": name in single} for name in labels},
         }
+
+    def _of_sphere(self, labels: Mapping[str, Any]) -> dict[str, Any]:
+        """Maps of the sphere are seen whole, and none of a structure's pieces is left out."""
+        if self.clean_up == "always":
+            raise ValueError("task.clean_up=always is for images; leave it out on the sphere")
+        sky = {name: self.prepared[name] for name in ("nside", "footprint") if self.prepared[name]}
+        return {"labels": labels, "instances": self.prepared["instances"], **sky}
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """What training makes small."""
@@ -168,14 +178,14 @@ class Networks(Protocol):
 
     def segment(
         self,
-        image: Float[np.ndarray, "c x y z"],
-        passage: Passage | Frame,
+        image: Float[np.ndarray, " c *space"],
+        passage: Passage | Frame | Regrid,
         *,
         single: Sequence[int],
         mirror: bool,
         uncertainty: bool,
         probabilities: bool,
-    ) -> dict[str, Num[np.ndarray, "i j k *n"] | None]:
+    ) -> dict[str, Num[np.ndarray, "..."] | None]:
         """Labels and maps on the scan's own grid."""
 
 
@@ -192,10 +202,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _robustness(
-    image: Float[np.ndarray, "c x y 1"],
+    image: Float[np.ndarray, " c *space"],
     networks: Networks,
     *,
-    passage: Passage | Frame,
+    passage: Passage | Frame | Regrid,
     single: Sequence[int],
 ) -> bytes:
     """Labels in the working square under every perturbation, as a compressed array file."""
@@ -218,16 +228,22 @@ def _robustness(
     return stream.getvalue()
 
 
-def _passage(sample: Sample, spec: Mapping[str, Any]) -> Passage | Frame:
-    """The way to the grid that the model works on: of some spacing, or a square of some size."""
+def _passage(sample: Sample, spec: Mapping[str, Any]) -> Passage | Frame | Regrid:
+    """The way to the grid that the model works on: of some spacing, a square, or the sphere."""
+    if isinstance(sample.space, Sphere) != (spec["ndim"] == 1):
+        kinds = ("a map of the sphere", "an image")
+        came, wanted = kinds if spec["ndim"] != 1 else kinds[::-1]
+        raise ValueError(f"the input is {came} and the model was trained on {wanted}s")
+    if isinstance(sample.space, Sphere):
+        return Regrid.to(sample.space, spec["nside"], footprint=spec.get("footprint"))
     if spec.get("size"):
-        return Frame.to(sample.space, spec["size"])
-    return Passage.to(sample.space, spec["spacing_mm"] and tuple(spec["spacing_mm"]))
+        return Frame.to(sample.grid, spec["size"])
+    return Passage.to(sample.grid, spec["spacing_mm"] and tuple(spec["spacing_mm"]))
 
 
 def predict(
     sample: Sample, networks: Networks, *, options: argparse.Namespace
-) -> tuple[dict[str, Num[np.ndarray, "i j k *n"] | bytes | None], dict[str, Any]]:
+) -> tuple[dict[str, Num[np.ndarray, "..."] | bytes | None], dict[str, Any]]:
     """Labels and maps of one scan, and what its sidecar says of the labels."""
     spec = networks.spec
     passage = _passage(sample, spec)

@@ -58,8 +58,8 @@ def test_scores_are_means_over_cases() -> None:
     wrong = Batch(1 - wrong.image, wrong.target, ("b",), wrong.present)
     task = Segment(nn.Identity(), 2)
     task.whole = functools.partial(as_probabilities)
-    assert score_cases(task.score, cases=[right, wrong])["val_dice"] == 0.5
-    assert score_cases(task.score, cases=[]) == {}
+    assert score_cases(task, cases=[right, wrong])["val_dice"] == 0.5
+    assert score_cases(task, cases=[]) == {}
 
 
 def test_the_largest_piece_is_kept_only_where_that_helps() -> None:

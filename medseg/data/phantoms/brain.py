@@ -7,8 +7,6 @@ that is seen by its phase alone leaves no trace in the magnitude of the fully sa
 image.
 """
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ from medseg.data.sheet import Record
 from medseg.geometry import coils, fourier
 from medseg.geometry.grid import Grid
 from medseg.io import nifti
-from medseg.provenance import atomic_folder
 from medseg.sample import Sample
 
 FORMS = ("kspace", "image", "magnitude")

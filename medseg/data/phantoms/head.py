@@ -37,9 +37,7 @@ class Lattice:
         x, y, z = np.broadcast_shapes(self.x.shape, self.y.shape, self.z.shape)
         return x, y, z
 
-    def distance_mm(
-        self, centre: Sequence[float], half_mm: Sequence[float], *, turn: float
-    ) -> Map:
+    def distance_mm(self, centre: Sequence[float], half_mm: Sequence[float], *, turn: float) -> Map:
         """Roughly how far points lie outside an ellipsoid turned about the long axis of the body.
 
         Args:

@@ -5,8 +5,6 @@ Source: the contrasts and their relation (in = water + fat, opposed = |water - f
 are whole numbers, so the other two contrasts follow from them without rounding.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from medseg.data.phantoms.surroundings import habit, paint_surroundings
 from medseg.data.sheet import Record
 from medseg.geometry.grid import Grid, Orientation
 from medseg.io import nifti
-from medseg.provenance import atomic_folder
 from medseg.sample import Sample
 
 CHANNELS = ("fat", "inphase", "opposed", "water")
@@ -111,11 +108,11 @@ class Spine:
                 nifti.write(
                     folder / name,
                     values.astype(np.int16),
-                    grid=sample.space,
+                    grid=sample.grid,
                     meta={},
                     dtype=np.int16,
                 )
-            nifti.write(folder / names[-1], labels, grid=sample.space, meta={}, dtype=np.uint8)
+            nifti.write(folder / names[-1], labels, grid=sample.grid, meta={}, dtype=np.uint8)
             yield [record.case, record.subject, *names, record.split]
 
 

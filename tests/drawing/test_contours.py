@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from medseg.drawing import COLOURS, _band, draw
+from medseg.drawing.contours import COLOURS, _band, draw
 from medseg.geometry.contour import contours
 
 ORGANS = contours({"right_lung": 12, "left_lung": 12, "heart": 10})

@@ -1,0 +1,137 @@
+"""A sky with holes as it is filled: the fields that were seen, and what of them is hidden.
+
+A case names its fields (`map`, or `T`, `Q`, `U`), a `mask` where its file does not leave holes
+itself, and perhaps a `spectrum`.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from medseg.data.align import onto_sphere
+from medseg.data.sheet import Record
+from medseg.data.table import Table, read_image
+from medseg.geometry.spectrum import Prior
+from medseg.geometry.sphere import Sphere
+from medseg.io import spectrum as spectra
+from medseg.sample import Sample
+
+BESIDE = ("mask", "spectrum")
+IN_UNIT = ("filled", "deviation", "samples")
+_SEEN = 0.5
+
+
+def load(table: Table, record: Record) -> Sample:
+    """The fields of a case with 0 in their holes, then the mask: 1 where the sky is seen, else 0.
+
+    What a mask hides is never handed on. Without a mask, pixels that are UNSEEN or NaN are holes.
+    `meta["beside"]` has the path of the spectrum and the sheet's notes.
+    """
+    fields = [name for name in table.channels if name not in BESIDE and name in record.paths]
+    if not fields:
+        named = [name for name in table.channels if name not in BESIDE]
+        raise ValueError(f"case {record.case} has no map; give {named[0]}=PATH")
+    first: Sample | None = None
+    rows = []
+    for name in fields:
+        path = record.paths[name]
+        one = read_image(record.case, name, path=path, **table.options)
+        first = first or one
+        what = f"{name} ({path})"
+        rows.append(onto_sphere(one.image[0], one.space, wanted=first.space, what=what))
+    assert first is not None  # noqa: S101 -- there is a field
+    if not isinstance(first.space, Sphere):
+        raise ValueError(
+            f"case {record.case}: {record.paths[fields[0]]} is an image where a HEALPix map is "
+            "wanted; give a FITS file of a map of the sphere"
+        )
+    values = np.stack(rows).astype(np.float64)
+    seen = _seen(table, record, values, space=first.space)
+    image = np.concatenate([np.where(seen, values, 0), seen[None]])
+    meta = {**first.meta, "columns": _columns(fields, first.meta)}
+    beside = {"spectrum": record.paths.get("spectrum"), "notes": dict(record.notes)}
+    meta["in_unit"] = IN_UNIT
+    return Sample(
+        id=record.case,
+        image=image,
+        space=first.space,
+        channels=(*fields, "mask"),
+        subject=record.subject,
+        split=record.split,
+        sources={name: str(path) for name, path in record.paths.items()},
+        meta={**meta, "beside": beside},
+    )
+
+
+def _columns(fields: list[str], meta: Mapping[str, Any]) -> list[str]:
+    """The names of the columns that the filled map gets."""
+    return list(meta.get("columns") or fields) if len(fields) == 1 else fields
+
+
+def _seen(
+    table: Table, record: Record, values: Float[np.ndarray, "c n"], *, space: Sphere
+) -> Bool[np.ndarray, " n"]:
+    """Which pixels are seen, by the mask or, without one, by what the map itself leaves out.
+
+    Raises:
+        ValueError: the mask hides nothing or everything, or lets through what the map has not.
+    """
+    known = np.isfinite(values).all(0)
+    path = record.paths.get("mask")
+    if path is None:
+        seen, name = known, "the map"
+    else:
+        options = {k: v for k, v in table.options.items() if k == "ordering"}
+        one = read_image(record.case, "mask", path=path, **options)
+        mask = onto_sphere(one.image[0], one.space, wanted=space, what=f"mask ({path})")
+        seen, name = np.nan_to_num(mask) > _SEEN, f"the mask {path}"
+        _tell_soft(mask)
+        lost = int((seen & ~known).sum())
+        if lost:
+            raise ValueError(
+                f"case {record.case}: {lost} pixels are UNSEEN or NaN in the map where {name} says "
+                "that they are seen; set the mask to 0 there, or give no mask: then these pixels "
+                "are the holes"
+            )
+    if seen.all():
+        cure = "the right mask" if path else "mask=PATH; 0 in the mask is a hole"
+        raise ValueError(
+            f"case {record.case}: {name} leaves no hole, so there is nothing to fill; give {cure}"
+        )
+    if not seen.any():
+        raise ValueError(
+            f"case {record.case}: {name} hides every pixel; a mask is 1 where the sky is seen and "
+            "0 in the holes: is it inverted or the wrong file?"
+        )
+    return seen
+
+
+def _tell_soft(mask: Float[np.ndarray, " n"]) -> None:
+    soft = int(((mask > 0) & (mask < 1)).sum())
+    if soft:
+        text = (
+            f"the mask is apodised: its {soft} pixels between 0 and 1 count as seen above {_SEEN}"
+        )
+        warnings.warn(text, stacklevel=3)
+
+
+def prior_of(
+    notes: Mapping[str, str], spectrum: Path | str | None, *, kind: str | None = None
+) -> Prior | None:
+    """What a case says of its sky: a file of C_l, and its columns beam_arcmin and noise_uk.
+
+    None where it names no spectrum.
+    """
+    if not spectrum:
+        return None
+    numbers = {}
+    for name in ("beam_arcmin", "noise_uk"):
+        try:
+            numbers[name] = float(notes.get(name) or 0)
+        except ValueError:
+            raise ValueError(f"the sheet's {name} is '{notes[name]}'; write a number") from None
+    return Prior(spectra.read(Path(spectrum), kind=kind).values, **numbers)

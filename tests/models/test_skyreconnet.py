@@ -1,0 +1,156 @@
+"""SkyReconNet: symmetry, homogeneity, what is hidden stays hidden, any nside, all grids."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.testing import assert_close
+
+from medseg.geometry.sphere import centres
+from medseg.geometry.symmetry import rotations_about_axis
+from medseg.models.skyreconnet import SkyReconNet
+from medseg.nn.cost import dof
+
+NSIDE = 16
+SMALL = {"widths": (16, 16), "dilations": ((2, 4), (2,)), "decoder": ((2,),), "stem": 8}
+PLAIN = {**SMALL, "gates": "none", "fill": "none"}
+KINDS = [SMALL, {**SMALL, "fill": "none"}, PLAIN, {**PLAIN, "fill": "pyramid"}]
+
+
+def network(fields=1, **options):
+    """A network whose last layer does not start as zero."""
+    torch.manual_seed(0)
+    net = SkyReconNet(fields + 1, **options)
+    for weight in net.body.head.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    net.scale.fill_(50.0)
+    return net.eval()
+
+
+def image(many=1, fields=1, nside=NSIDE):
+    dice = torch.Generator().manual_seed(1)
+    fields = 50 * torch.randn(many, fields, 12 * nside**2, generator=dice)
+    seen = np.abs(centres(nside)[:, 2]) > 0.3
+    mask = torch.tensor(seen, dtype=torch.float32).expand(many, 1, -1)
+    holes = torch.rand(mask.shape, generator=dice) > 0.1
+    return torch.cat([fields * (mask * holes), mask * holes], 1)
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_quarter_turns_about_the_axis_are_kept(options):
+    net, sky = network(**options), image()
+    with torch.no_grad():
+        found = net.both(sky)
+        for turn in torch.tensor(rotations_about_axis(NSIDE).copy()):
+            for mine, theirs in zip(found, net.both(sky[..., turn]), strict=True):
+                # 1e-5 of the maps' deviation of 50 µK.
+                assert_close(theirs, mine[..., turn], atol=5e-4, rtol=1e-5)
+
+
+def test_with_gates_it_is_linear_in_the_map():
+    net, sky = network(2, **SMALL), image(2, 2)
+    mask = sky[:1, -1:]
+    first, second = (sky[i : i + 1, :-1] * mask for i in (0, 1))
+    with torch.no_grad():
+        one, other, both = (
+            net(torch.cat([m, mask], 1)) for m in (first, second, 3 * first - 2 * second)
+        )
+    assert_close(both, 3 * one - 2 * other, atol=2e-3, rtol=1e-4)
+    assert one.abs().mean() > 1
+
+
+def test_without_gates_it_is_not():
+    net, sky = network(**PLAIN), image()
+    with torch.no_grad():
+        twice = net(torch.cat([2 * sky[:, :1], sky[:, 1:]], 1))
+        assert (twice - 2 * net(sky)).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_what_is_hidden_never_matters(options):
+    net, sky = network(**options), image()
+    other = sky.clone()
+    other[:, :1] += 1000 * torch.randn(sky[:, :1].shape) * (1 - sky[:, 1:])
+    with torch.no_grad():
+        for mine, theirs in zip(net.both(sky), net.both(other), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_the_deviation_depends_on_the_mask_alone_and_keeps_its_gradient():
+    net, sky = network(**SMALL), image()
+    other = torch.cat([torch.randn_like(sky[:, :1]), sky[:, 1:]], 1)
+    deviation, again = net.both(sky)[1], net.both(other)[1]
+    assert torch.equal(deviation, again)
+    assert (deviation > 0).all()
+    deviation.log().sum().backward()
+    moved = {name for name, p in net.named_parameters() if p.grad is not None}
+    assert moved
+    assert all(name.startswith("spread.") for name in moved)
+
+
+@pytest.mark.parametrize("grid", ["faces", "regions", "equirectangular"])
+@pytest.mark.parametrize("fields", [1, 2, 3])
+def test_every_grid_and_every_field_learns(grid, fields):
+    net = network(fields, **SMALL, grid=grid).train()
+    mean, deviation = net.both(image(2, fields))
+    assert mean.shape == deviation.shape == (2, fields, 12 * NSIDE**2)
+    (mean / deviation).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_the_same_weights_serve_every_nside():
+    net = network(**SMALL)
+    with torch.no_grad():
+        for nside in (16, 32):
+            assert net(image(nside=nside)).shape == (1, 1, 12 * nside**2)
+
+
+def test_skies_of_a_batch_do_not_mix():
+    for options in (SMALL, PLAIN):
+        net, skies = network(**options), image(3)
+        with torch.no_grad():
+            assert_close(net(skies)[1:2], net(skies[1:2]), atol=1e-3, rtol=1e-5)
+
+
+def test_it_starts_from_the_fill():
+    torch.manual_seed(0)
+    sky = image()
+    with torch.no_grad():
+        mean = SkyReconNet(**SMALL)(sky)
+    assert_close(mean * sky[:, 1:], sky[:, :1], atol=1e-4, rtol=1e-5)
+
+
+def test_scales_are_one_a_field():
+    net, sky = network(2, **SMALL), image(1, 2)
+    with torch.no_grad():
+        mean = net(sky)
+        net.scale.mul_(torch.tensor([1.0, 4.0]))
+        sky[:, 1] *= 4
+        again = net(sky)
+    assert_close(again, mean * torch.tensor([1.0, 4.0])[:, None], atol=2e-3, rtol=1e-4)
+
+
+def test_the_presets_are_the_designs():
+    with open("conf/model/skyreconnet_s.yaml") as file:
+        plain = yaml.safe_load(file)
+    del plain["_target_"]
+    net = SkyReconNet(**plain, uncertainty=False)
+    near = [m.dilation[0] for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert sorted(d for d in near if d > 1) == [2, 2, 4, 4, 4, 8, 8, 8, 16]
+    assert 4e5 < dof(net) < 6e5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"in_channels": 1}, "2 \\(T, mask\\)"),
+        ({"in_channels": 2, "n_classes": 3}, "leave it out"),
+        ({"widths": (16,)}, "a row of dilations a width"),
+        ({"widths": (16, 12, 16)}, "multiple of 8"),
+        ({"gates": "both"}, "choose one of mask, none"),
+        ({"grid": "cube"}, "choose one of faces, regions"),
+    ],
+)
+def test_wrong_options_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        SkyReconNet(**options)
