@@ -156,7 +156,11 @@ class Ensemble:
         return passage.back(torch.stack(found).mean(0).numpy())
 
     def classify(
-        self, image: Float[np.ndarray, "c x y z"], passage: Passage | Frame, *, mirror: bool = False
+        self,
+        image: Float[np.ndarray, " c *space"],
+        passage: Passage | Frame | Regrid,
+        *,
+        mirror: bool = False,
     ) -> Float[np.ndarray, "m k"]:
         """Each network's class probabilities of a prepared volume, seen about its centre."""
         try:
@@ -171,9 +175,12 @@ class Ensemble:
 
     @torch.no_grad()
     def _shares(
-        self, one: Package, image: np.ndarray, passage: Passage | Frame, mirror: bool
+        self, one: Package, image: np.ndarray, passage: Passage | Frame | Regrid, mirror: bool
     ) -> Float[np.ndarray, " k"]:
         """One network's class probabilities, averaged over flips if `mirror`."""
+        if isinstance(passage, Regrid):
+            logits = one.network(torch.from_numpy(image).float()[None].to(self.device))
+            return _distribution(logits, one.spec)
         member, spec = self._member(one, passage), one.spec
         size, axis = spec["patch_size"], member.tiling.slice_axis
         seen = flat(torch.from_numpy(image).float(), axis if spec["ndim"] == 2 else None)
@@ -185,17 +192,7 @@ class Ensemble:
         axes = range(2, batch.ndim)
         flips = [f for n in range(batch.ndim - 1) for f in itertools.combinations(axes, n)]
         views = [batch.flip(flip) for flip in (flips if mirror else flips[:1])]
-        logits = torch.cat([member.forward(view).float() for view in views])
-        if logits.shape != (len(views), len(spec["classes"])):
-            raise ValueError(
-                f"the network made {tuple(logits.shape[1:])} numbers of an image; wanted one a "
-                f"class, {len(spec['classes'])}"
-            )
-        if not bool(torch.isfinite(logits).all()):
-            raise ValueError(
-                "the network's output is not finite; its weights or its input are broken"
-            )
-        return (logits / spec["temperature"]).softmax(1).mean(0).cpu().numpy()
+        return _distribution(torch.cat([member.forward(view).float() for view in views]), spec)
 
     def leave_card(self) -> None:
         """Go on with the processor, as after a card's OutOfMemoryError."""
@@ -220,3 +217,15 @@ class Ensemble:
             outside=0.0 if spec.get("complex_input") else None,
         )
         return Member(half(one.network, spec.get("precision")), tiling, one.network)
+
+
+def _distribution(logits: torch.Tensor, spec: Mapping[str, Any]) -> Float[np.ndarray, " k"]:
+    """Class probabilities of the views of one case, averaged, at the model's temperature."""
+    if logits.shape[1:] != (len(spec["classes"]),):
+        raise ValueError(
+            f"the network made {tuple(logits.shape[1:])} numbers of an image; wanted one a "
+            f"class, {len(spec['classes'])}"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("the network's output is not finite; its weights or its input are broken")
+    return (logits.float() / spec["temperature"]).softmax(1).mean(0).cpu().numpy()

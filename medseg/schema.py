@@ -211,7 +211,7 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
         "in_channels": stored(data["channels"], data["complex_input"]),
         "n_classes": len(data["classes"]) or len(data["labels"]) + 1,
     }
-    others = {"organs": data["organs"], "complex_input": data["complex_input"]}
+    others = {name: data[name] for name in ("organs", "complex_input", "footprint")}
     return counts | {name: value for name, value in others.items() if value}
 
 

@@ -7,8 +7,8 @@ has, so a training never draws a sky that is validated or tested on.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,18 +46,21 @@ class FreshSkies:
         noise_uk: float = 1.0,
         fields: str = "T",
     ) -> None:
-        @cache
-        def simulator(nside: int) -> Simulator:
-            return Simulator(
-                nside,
-                spectrum=spectrum,
-                lmax=lmax,
-                beam_arcmin=beam_arcmin,
-                noise_uk=noise_uk,
-                fields=fields,
-            )
+        self.options: dict[str, Any] = {
+            "spectrum": spectrum,
+            "lmax": lmax,
+            "beam_arcmin": beam_arcmin,
+            "noise_uk": noise_uk,
+            "fields": fields,
+        }
+        Simulator(1, **self.options)  # refuses here what it would refuse at the first batch
+        self.simulators: dict[int, Simulator] = {}
 
-        self.simulator = simulator
+    def simulator(self, nside: int) -> Simulator:
+        """What draws the skies of an nside; it is made once."""
+        if nside not in self.simulators:
+            self.simulators[nside] = Simulator(nside, **self.options)
+        return self.simulators[nside]
 
     def draw(self, batch: Batch, source: Chance) -> Int64[Tensor, "b words"]:
         """The seed of each case's sky."""
@@ -65,6 +68,12 @@ class FreshSkies:
 
     def apply(self, batch: Batch, drawn: Int64[Tensor, "b words"]) -> Batch:
         """Draw the skies."""
+        channels, fields = batch.image.shape[1], self.options["fields"]
+        if channels != len(fields) + 1:
+            raise ValueError(
+                f"skies of the fields {fields} fill {len(fields)} channels beside the mask, and "
+                f"the data have {channels - 1}; set data.source.fields and data.channels alike"
+            )
         simulator = self.simulator(nside_of(batch.image.shape[-1]))
         skies = [simulator.draw(*_stream(words).spawn(2)) for words in drawn]
         maps = torch.from_numpy(np.stack(skies)).to(batch.image)
@@ -92,11 +101,7 @@ class FreshMasks:
         if min(given.values(), default=0) < 0 or (given and self.bounds[-1] > 1 + 1e-9):
             raise ValueError(f"shares is {given}; give shares from 0 to 1 that sum up to at most 1")
 
-        @cache
-        def masks(nside: int) -> Masks:
-            return Masks(nside, base=base)
-
-        self.masks = masks
+        self.base = base
 
     def draw(self, batch: Batch, source: Chance) -> Int64[Tensor, "b words"]:
         """The seed of each case's mask."""
@@ -104,7 +109,7 @@ class FreshMasks:
 
     def apply(self, batch: Batch, drawn: Int64[Tensor, "b words"]) -> Batch:
         """Draw the masks."""
-        masks = self.masks(nside_of(batch.image.shape[-1]))
+        masks = Masks(nside_of(batch.image.shape[-1]), base=self.base)
         changed = batch.image.clone()
         for number, words in enumerate(drawn):
             dice = _stream(words)

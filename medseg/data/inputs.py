@@ -12,6 +12,7 @@ import numpy as np
 from medseg.data import dixon
 from medseg.data.sheet import Record
 from medseg.data.table import SHEET, Table, gather
+from medseg.geometry.sphere import Sphere
 from medseg.provenance import read_json
 from medseg.sample import Sample
 
@@ -153,7 +154,10 @@ def inspect(sample: Sample, *, as_given: bool = False) -> list[str]:
         if not there:
             continue
         bad = values.size - int(np.isfinite(values).sum())
-        if bad:
+        if isinstance(sample.space, Sphere) and 0 < bad < values.size:
+            notes.append(f"{name}: {bad} pixels are UNSEEN or NaN; they count as not known")
+            values = values[np.isfinite(values)]
+        elif bad:
             raise ValueError(
                 f"case {sample.id}: {name} ({sample.sources.get(name)}) has {bad} voxels that are "
                 "NaN or infinite; wanted finite values: mend the file (`medseg check` finds these)"

@@ -24,6 +24,7 @@ Labels = Integer[np.ndarray, "i j k"]
 
 EXTRAS = ("_entropy", "_probabilities", "_magnitude", "_phase")
 OVERLAY = "_overlay"
+SKY = "_sky"
 POINTS = ("_landmarks.csv", "_landmarks.npy")
 
 
@@ -115,6 +116,8 @@ def _in_folder(folder: Path) -> list[Record]:
 
 def _is_overlay(case: str, others: Mapping[str, Any]) -> bool:
     """Whether a picture is another case's, as predict draws it."""
+    if case.endswith(SKY) and str(others[case]).endswith(".png"):
+        return case.removesuffix(SKY) in others
     return case.endswith(OVERLAY) and case.removesuffix(OVERLAY) in others
 
 

@@ -93,7 +93,7 @@ def survey(nside: int, base: str) -> Bool[np.ndarray, " n"]:
             f"the mask {path} ({sphere}) leaves {seen.mean():.0%} to be seen; wanted a map of "
             "the whole sky, 1 where it is seen and 0 in holes, with some of both"
         )
-    seen.flags.writeable = False
+    seen.setflags(write=False)
     return seen
 
 

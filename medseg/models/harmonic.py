@@ -1,9 +1,9 @@
 """Holes of a sky filled with what its own harmonics say of them, over and over.
 
-Source: none of its own: the alternation of Gerchberg 1974, doi:10.1080/713818946, and Papoulis 1975,
-doi:10.1109/TCS.1975.1084118, between "the map is band-limited" and "the map is as seen", with the
-transforms of healpy (Gorski et al. 2005, doi:10.1086/427976). It is what users of healpy do by
-hand; it moves slowly in large holes and is here to be compared with.
+Source: none of its own: the alternation of Gerchberg 1974, doi:10.1080/713818946, and Papoulis
+1975, doi:10.1109/TCS.1975.1084118, between "the map is band-limited" and "the map is as seen",
+with the transforms of healpy (Gorski et al. 2005, doi:10.1086/427976). It is what users of healpy
+do by hand; it moves slowly in large holes and is here to be compared with.
 """
 
 import argparse
@@ -48,6 +48,7 @@ class Harmonic(nn.Module):
     needs_prior = False
     ndim = 1
     stride = 1
+    not_exportable = "it goes through healpy's transforms, which an exported program cannot call"
     of_maps = True
 
     def __init__(self, *, iterations: int = ITERATIONS) -> None:

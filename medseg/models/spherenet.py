@@ -57,7 +57,7 @@ class SphereNet(nn.Module):
             degree P of their text: a unit sees order - 1 steps far.
         kind: of the graph: ls8, ls20, knn8, knn20, knn40, knn60 or healpix8.
         laplacian: of the graph; None for the one that goes with its kind.
-        pool: mean, max, or max_places: a value goes back to where the largest was, which among
+        pool: max, mean, or max_places: a value goes back to where the largest was, which among
             equals, as ReLU's zeros, is the first and so depends on how the sky lies.
         norm: batch, instance, group or none.
         activation: relu, leaky_relu, gelu or silu.
@@ -79,12 +79,12 @@ class SphereNet(nn.Module):
         n_classes: int,
         *,
         topology: str = "unet",
-        widths: Widths = (16, 32, 64, 128),
+        widths: Widths = (16, 32, 64, 64),
         up: Widths | None = None,
         order: int = 4,
         kind: str = "ls8",
         laplacian: str | None = None,
-        pool: str = "mean",
+        pool: str = "max",
         norm: str = "batch",
         activation: str = "relu",
         skip_finest: bool = True,

@@ -26,6 +26,7 @@ from medseg.geometry.sphere import FACES, nside_of
 METHOD = {
     "task": {"name": "inpaint"},
     "channels": ["map", "mask", "spectrum"],
+    "optional_channels": True,
     "ndim": 1,
 }
 SOLVERS = ("auto", "dense", "iterative")
@@ -66,8 +67,8 @@ class Wiener(nn.Module):
     computed for the last mask and prior is kept.
 
     Seconds on one core, lmax 2 nside, 1 µK a pixel: dense takes 2 for a new mask at nside 32 and
-    0.05 a map (deviation 6), at nside 64 120 and 2, with 5 GiB; iterative takes 3 and then 5 a map
-    at nside 64 (about 500 steps), 60 and 130 at nside 128 (about 1300).
+    0.05 a map (deviation 6), at nside 64 120 and 2 with a matrix of 2.1 GiB; iterative takes 3 and
+    then 5 a map at nside 64 (about 500 steps), 60 and 130 at nside 128 (about 1300).
 
     Args:
         solver: dense, iterative, or auto (dense up to `MOST_DENSE` real unknowns: nside 32).
@@ -78,6 +79,7 @@ class Wiener(nn.Module):
     needs_prior = True
     ndim = 1
     stride = 1
+    not_exportable = "it goes through healpy's transforms, which an exported program cannot call"
     of_maps = True
 
     def __init__(self, *, solver: str = "auto", offset: bool = False) -> None:

@@ -91,7 +91,11 @@ def unit_key(key: str) -> tuple[str, str] | None:
 
 
 def published_arguments(
-    state: Mapping[str, Tensor], *, kind: str = "knn20", laplacian: str | None = None
+    state: Mapping[str, Tensor],
+    *,
+    kind: str = "knn20",
+    laplacian: str | None = None,
+    pool: str = "mean",
 ) -> dict[str, Any]:
     """Arguments of the `SphereNet` that an authors' state dict fits.
 
@@ -100,6 +104,7 @@ def published_arguments(
         kind: of the graph they were trained on, which the tensors do not tell.
         laplacian: of that graph; None for the one that the authors' code takes, combinatorial
             for maps of classes and normalized for the weather.
+        pool: the pooling they were trained with, which the tensors do not tell either.
     """
     ours = {name: tuple(tensor.shape) for name, tensor in from_published(state).items()}
     weather = _weather(state)
@@ -123,9 +128,10 @@ def published_arguments(
         "order": order,
         "kind": kind,
         "laplacian": laplacian or ("normalized" if weather else "combinatorial"),
+        "pool": pool,
     }
     if weather:
-        return given | {"topology": "weather", "norm": "none", "pool": "max"}
+        return given | {"topology": "weather", "norm": "none"}
     bottom = f"encoder.{depth - 1}.{len(down[-1]) - 1}.norm.weight"
     return given | {
         "skip_finest": f"join.{depth - 2}.0.conv.weight" in ours,

@@ -52,15 +52,8 @@ def render(runs: Sequence[Run], *, title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": number,
-        "percent": percent,
-        "found": found,
-        "label": label,
-        "unit": unit,
-        "count": arms.count,
-        "chance": arms.chance,
-    }
+    filters = (number, percent, found, label, unit, arms.count, arms.chance)
+    environment.filters |= {function.__name__: function for function in filters}
     views = [_view(run, f"run-{place}") for place, run in enumerate(runs)]
     entries = _entries(views)
     pooled = any(entry["members"] for entry in entries)

@@ -2,10 +2,11 @@
 
 import argparse
 import importlib
+import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+_OF_SKIES = ("nside", "channels", "labels")
 _INNER = ("state_dict", "model_state_dict")
 _NOTE = (
     "the authors divide 8-bit values by 255; here they enter as they are, which the first "
@@ -29,19 +31,19 @@ def main(arguments: list[str]) -> int:
     checkpoint, out = Path(options.checkpoint), Path(options.out)
     module = _converter(options.network)
     state = read_state(checkpoint)
-    organs = None if options.organs is None else parse_organs(options.organs)
-    lookups = None if options.lookups is None else _levels(options.lookups)
+    chosen = _chosen(options, module)
     try:
-        given = module.published_arguments(state, organs=organs, lookups=lookups)
+        given = module.published_arguments(state, **chosen)
         renamed = module.from_published(state)
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from None
-    if options.size is not None and options.size != given["size"]:
+    if options.size is not None and options.size != given.get("size", options.size):
         raise ValueError(
             f"{checkpoint} is for images of {given['size']} x {given['size']} pixels, which its "
             f"first linear layer fixes; leave out --size {options.size}"
         )
-    spec = _spec(module, given, checkpoint=checkpoint, source=hash_file(checkpoint))
+    meaning = _of_landmarks(given) if "organs" in given else _of_skies(given, options)
+    spec = _spec(module, given, checkpoint=checkpoint, source=hash_file(checkpoint)) | meaning
     network = package.build(spec["network"])
     try:
         network.load_state_dict(renamed)
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> int:
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"{checkpoint} does not fit {options.network}: {why}") from None
     package.save(out, network.eval(), spec=spec)
-    _tell(out, given, guessed=lookups is None)
+    _tell(out, given, guessed=options.lookups is None)
     return 0
 
 
@@ -77,7 +79,34 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LEVEL,…",
         help="levels that are looked up in, where the weights do not tell: 5 instead of 6",
     )
+    add = parser.add_argument
+    add("--nside", type=int, metavar="N", help="of a sphere's maps that the weights learned from")
+    add("--kind", metavar="GRAPH", help="that they learned on: knn20 unless another is named")
+    add("--laplacian", metavar="NAME", help="of that graph, combinatorial or normalized")
+    add("--pool", metavar="NAME", help="mean unless another is named: max or max_places")
+    add("--channels", metavar="NAME,…", help="of the maps that enter, in the network's order")
+    add("--labels", metavar="NAME,…", help="of the classes behind the background, in order")
     return parser
+
+
+def _chosen(options: argparse.Namespace, module: ModuleType) -> dict[str, Any]:
+    """What was said of the network, for its file; what it cannot use is refused."""
+    read: dict[str, Callable[[str], Any]] = {
+        "organs": parse_organs,
+        "lookups": _levels,
+        "kind": str,
+        "laplacian": str,
+        "pool": str,
+    }
+    known = inspect.signature(module.published_arguments).parameters
+    asked = {name: getattr(options, name) for name in (*read, *_OF_SKIES)}
+    skies = "kind" in known
+    for name, value in asked.items():
+        if value is not None and name not in known and not (skies and name in _OF_SKIES):
+            raise ValueError(f"--{name} says nothing of {options.network}; leave it out")
+    if skies and options.nside is None:
+        raise ValueError("--nside is missing: the nside of the maps that the weights learned from")
+    return {n: read[n](v) for n, v in asked.items() if n in known and v is not None}
 
 
 def _converter(name: str) -> ModuleType:
@@ -164,20 +193,54 @@ def _spec(
     module: ModuleType, given: Mapping[str, Any], *, checkpoint: Path, source: str
 ) -> dict[str, Any]:
     """What `model.json` says of converted weights; a hash says which file they are from."""
+    note = {"intensity": _NOTE} if "organs" in given else {}
     return {
-        "task": {"name": "landmarks", "arguments": {}},
         "network": {
             "name": module.__name__.rpartition(".")[2],
             "class": _class(module),
             "arguments": dict(given),
         },
-        "channels": ["image"],
         "spacing_mm": None,
         "intensity": "none",
+        "converted": {"file": checkpoint.name, "sha256": source, **note},
+    }
+
+
+def _of_landmarks(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "task": {"name": "landmarks", "arguments": {}},
+        "channels": ["image"],
         "ndim": 2,
         "size": given["size"],
-        "converted": {"file": checkpoint.name, "sha256": source, "intensity": _NOTE},
     }
+
+
+def _of_skies(given: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Classes of each pixel of a sky; names that were not given are numbers."""
+    from medseg.geometry.sphere import FACES, check_nside
+
+    nside = check_nside(options.nside)
+    channels = _names("channels", options.channels, given["in_channels"], stem="map")
+    labels = _names("labels", options.labels, given["n_classes"] - 1, stem="class")
+    return {
+        "task": {"name": "segment", "arguments": {}},
+        "channels": channels,
+        "labels": {name: [value] for value, name in enumerate(labels, 1)},
+        "instances": [],
+        "ndim": 1,
+        "nside": nside,
+        "slice_axis": None,
+        "patch_size": [FACES * nside**2],
+    }
+
+
+def _names(option: str, text: str | None, count: int, *, stem: str) -> list[str]:
+    found = [f"{stem}_{n}" for n in range(1, count + 1)]
+    if text is not None:
+        found = [word.strip() for word in text.split(",")]
+    if len(found) != count or len(set(found)) != count or not all(found):
+        raise ValueError(f"--{option} {text}: give {count} different names, such as a,b")
+    return found
 
 
 def _class(module: ModuleType) -> str:
@@ -196,6 +259,10 @@ def _class(module: ModuleType) -> str:
 
 def _tell(out: Path, given: Mapping[str, Any], *, guessed: bool) -> None:
     """One line of what was found, and a warning of what the weights cannot tell."""
+    if "organs" not in given:
+        inner = f"{given['in_channels']} maps to {given['n_classes']} classes, {given['kind']}"
+        sys.stdout.write(f"{out}: {inner}, {len(given['widths'])} levels\n")
+        return
     organs = ", ".join(f"{name} {nodes}" for name, nodes in given["organs"].items())
     levels = " and ".join(str(level) for level in given["lookups"]) or "none"
     sys.stdout.write(f"{out}: {given['size']} pixels, {organs}; lookups {levels}\n")

@@ -21,8 +21,10 @@ from torch.nn.functional import cross_entropy
 from medseg.data.classes import centred, flat
 from medseg.data.classified import predictions, table
 from medseg.data.complex_input import origin, stored, working
+from medseg.data.passages import way
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
+from medseg.geometry.sphere import Regrid
 from medseg.metrics import classification
 from medseg.provenance import write_text
 from medseg.sample import Batch, Prediction, Sample
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 FIELDS = ("classes", "temperature", "spacing_mm", "intensity", "slice_axis", "ndim", "patch_size")
-AGREE = ("classes", "spacing_mm", "intensity", "complex_input", "size", "reading")
+AGREE = ("classes", "spacing_mm", "intensity", "complex_input", "size", "reading", "nside")
 OUTPUTS = ("probabilities.csv",)
 TABLE = "predictions.csv"
 
@@ -86,7 +88,8 @@ class Classify:
         whole: functools.partial[Tensor],
     ) -> None:
         """Before training: the classes, their weights, and what the network sees of a case."""
-        names = list(prepared.meta.get("classes") or ())
+        meta = prepared.meta
+        names = list(meta.get("classes") or ())
         if len(names) != self.n_classes:
             raise ValueError(
                 f"the prepared data have {len(names)} classes and task=classify wants "
@@ -96,6 +99,7 @@ class Classify:
         self.classes, self.size = names, list(seen["patch_size"])
         self.slice_axis = seen["slice_axis"] if seen["ndim"] == 2 else None
         self.outside = seen.get("outside")
+        self.sky = {n: meta[n] for n in ("nside", "footprint") if meta.get(n)}
         counts = np.bincount([r.category for r in train], minlength=self.n_classes)
         lost = [name for name, count in zip(names, counts, strict=True) if not count]
         if lost and self.balanced:
@@ -165,7 +169,7 @@ class Classify:
         del train
         self.model.eval().to(device)
         cases = [case for case in val if case.target is not None]
-        found: dict[str, Any] = {"classes": self.classes, "temperature": 1.0}
+        found: dict[str, Any] = {"classes": self.classes, "temperature": 1.0, **self.sky}
         if not cases:
             return found
         with torch.no_grad():
@@ -230,7 +234,11 @@ class Networks(Protocol):
         """The models; each has its own `spec`."""
 
     def classify(
-        self, image: Float[np.ndarray, "c x y z"], passage: Passage | Frame, *, mirror: bool
+        self,
+        image: Float[np.ndarray, " c *space"],
+        passage: Passage | Frame | Regrid,
+        *,
+        mirror: bool,
     ) -> Float[np.ndarray, "m k"]:
         """Each network's class probabilities of a working volume."""
 
@@ -249,9 +257,7 @@ def predict(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """The probabilities of one scan's classes as a table, and what its sidecar says of them."""
     spec = networks.spec
-    spacing = spec["spacing_mm"] and tuple(spec["spacing_mm"])
-    framed = bool(spec.get("size"))
-    passage = Frame.to(sample.grid, spec["size"]) if framed else Passage.to(sample.grid, spacing)
+    passage = way(sample, spec)
     image, _ = working(
         sample.image,
         passage,

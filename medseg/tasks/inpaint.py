@@ -60,7 +60,8 @@ class Inpaint:
         for name, weight in {"observed": observed, "ssim": ssim, "likelihood": likelihood}.items():
             if weight < 0:
                 raise ValueError(f"task.{name}={weight}; a weight is 0 or more")
-        self.model, self.observed, self.ssim, self.likelihood = model, observed, ssim, likelihood
+        self.model: Any = model
+        self.observed, self.ssim, self.likelihood = observed, ssim, likelihood
         self.prior: Prior | None = None
 
     def begin(
@@ -126,8 +127,7 @@ class Inpaint:
         if not hasattr(self.model, "needs_prior"):
             return self.model(image[None])[0]
         values = image[:-1].double().cpu().numpy()
-        method: Any = self.model
-        return torch.from_numpy(method.fill(values, seen=seen.cpu().numpy(), prior=self.prior))
+        return torch.from_numpy(self.model.fill(values, seen=seen.cpu().numpy(), prior=self.prior))
 
     def joined(self, means: Mapping[str, float]) -> dict[str, float]:
         """Of all cases together: 1 - NRMSE in the holes as `skill`, NRMSE, and the loss."""

@@ -379,7 +379,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
 def score_cases(task: Task, *, cases: Iterable[Batch]) -> dict[str, float]:
     """Mean of a task's metrics over whole cases, as `val_<metric>`; nothing for no cases."""
     found = [task.score(case) for case in cases]
-    means = {n: sum(float(f[n]) for f in found) / len(found) for n in (found[:1] or [()])[0]}
+    means = {n: sum(float(f[n]) for f in found) / len(found) for n in (found[0] if found else ())}
     means = task.joined(means) if means and hasattr(task, "joined") else means
     return {f"val_{name}": mean for name, mean in means.items()}
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medseg import losses
 from medseg.data.complex_input import origin, working
+from medseg.data.passages import way
 from medseg.geometry.frame import Frame
 from medseg.geometry.resample import Passage
 from medseg.geometry.sphere import Regrid, Sphere
@@ -228,25 +229,12 @@ def _robustness(
     return stream.getvalue()
 
 
-def _passage(sample: Sample, spec: Mapping[str, Any]) -> Passage | Frame | Regrid:
-    """The way to the grid that the model works on: of some spacing, a square, or the sphere."""
-    if isinstance(sample.space, Sphere) != (spec["ndim"] == 1):
-        kinds = ("a map of the sphere", "an image")
-        came, wanted = kinds if spec["ndim"] != 1 else kinds[::-1]
-        raise ValueError(f"the input is {came} and the model was trained on {wanted}s")
-    if isinstance(sample.space, Sphere):
-        return Regrid.to(sample.space, spec["nside"], footprint=spec.get("footprint"))
-    if spec.get("size"):
-        return Frame.to(sample.grid, spec["size"])
-    return Passage.to(sample.grid, spec["spacing_mm"] and tuple(spec["spacing_mm"]))
-
-
 def predict(
     sample: Sample, networks: Networks, *, options: argparse.Namespace
 ) -> tuple[dict[str, Num[np.ndarray, "..."] | bytes | None], dict[str, Any]]:
     """Labels and maps of one scan, and what its sidecar says of the labels."""
     spec = networks.spec
-    passage = _passage(sample, spec)
+    passage = way(sample, spec)
     image, _ = working(
         sample.image,
         passage,
@@ -268,6 +256,8 @@ def predict(
         uncertainty=options.uncertainty,
         probabilities=options.probabilities,
     )
+    if isinstance(sample.space, Sphere):
+        arrays["labels"][~np.isfinite(sample.image).all(0)] = 0  # background where nothing is known
     if sample.meta.get("reconstructed"):
         arrays |= {"magnitude": np.abs(sample.image[0]), "phase": np.angle(sample.image[0])}
     if getattr(options, "robustness", False):

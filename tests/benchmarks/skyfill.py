@@ -41,7 +41,7 @@ def _small() -> dict[str, Any]:
 
 
 def _large() -> dict[str, Any]:
-    """Sweeps would take hours here: the bound is in seconds, the fill is checked by its equation."""
+    """Sweeps would take hours here: seconds are bound, and the fill is checked by its equation."""
     values, seen = _case(512)
     ours_s, ours = _timed(lambda: Diffusion().fill(values[None], seen=seen)[0])
     near = healpy.get_all_neighbours(512, np.flatnonzero(~seen), nest=True)
@@ -103,12 +103,12 @@ def _swept(values: np.ndarray, seen: np.ndarray, most: int = 100_000) -> tuple[n
     near = healpy.get_all_neighbours(healpy.get_nside(values), holes, nest=True)
     there = near >= 0
     found, count = values.copy(), there.sum(0)
-    for sweep in range(1, most + 1):
+    sweep, moved = 0, np.inf
+    while sweep < most and moved >= SETTLED * values.std():
         mean = np.where(there, found[near], 0).sum(0) / count
         moved = np.abs(mean - found[holes]).max()
         found[holes] = mean
-        if moved < SETTLED * values.std():
-            break
+        sweep += 1
     return found, sweep
 
 

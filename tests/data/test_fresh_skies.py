@@ -94,3 +94,15 @@ def test_no_seed_of_a_written_case_is_one_of_training():
 def test_shares_that_make_no_sense_are_refused(shares, cure):
     with pytest.raises(ValueError, match=cure):
         FreshMasks(shares=shares)
+
+
+def test_skies_and_data_that_differ_in_their_fields_are_refused():
+    with pytest.raises(ValueError, match="fill 2 channels"):
+        changed(FreshSkies(fields="QU"), batch())
+
+
+def test_what_makes_no_sky_is_refused_before_training():
+    with pytest.raises(ValueError, match="one of T, QU, TQU"):
+        FreshSkies(fields="B")
+    with pytest.raises(FileNotFoundError, match="spectrum"):
+        FreshSkies(spectrum="no.npz")

@@ -4,10 +4,11 @@ import io
 
 import numpy as np
 import pytest
+from caps import cap
 from PIL import Image
 
 from medseg.drawing.sky import HOLE, Panel, common_limits, mollweide, panels
-from medseg.geometry.sphere import Sphere, cap, centres
+from medseg.geometry.sphere import Sphere, centres
 
 NSIDE = 16
 WIDTH = 400

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from caps import cap
 from scipy.spatial.transform import Rotation
 
 from medseg.geometry.faces import raster
-from medseg.geometry.sphere import Sphere, cap, centres
+from medseg.geometry.sphere import Sphere, centres
 from medseg.geometry.symmetry import (
     matrices,
     rotate,

@@ -6,13 +6,18 @@ import pytest
 from medseg.geometry.faces import raster
 from medseg.geometry.neighbours import neighbours
 from medseg.geometry.spectrum import Prior, bins
-from medseg.geometry.sphere import Sphere, cap
+from medseg.geometry.sphere import Sphere
 from medseg.metrics import sky
 from medseg.metrics.sky import METRICS, Filled, score_masks, score_sky
 from medseg.metrics.skypower import cosmic_variance, power, ratio_of_sums
 
 NSIDE = 16
 POLE = np.array([0.0, 0.0, 1.0])
+
+
+def cap(nside, degrees):
+    """Whether a NESTED pixel lies within an angle of the north pole."""
+    return Sphere(nside).vectors() @ POLE >= np.cos(np.radians(degrees))
 
 
 def prior(lmax=2 * NSIDE):
@@ -28,7 +33,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def hidden():
-    return cap(Sphere(NSIDE), POLE, 40)
+    return cap(NSIDE, 40)
 
 
 def rows(values, truth, hidden, **more):
@@ -140,7 +145,7 @@ def test_power_is_summed_over_the_bands(truth, hidden):
 
 def test_polarised_skies_have_rows_of_their_spectra():
     whole = prior(16).draw(8, seed=3, fields="TQU")
-    hidden = cap(Sphere(8), POLE, 40)
+    hidden = cap(8, 40)
     found, told = score_sky(Filled(whole, whole, hidden), ["T", "Q", "U"])
     assert [row["structure"] for row in found] == ["T", "Q", "U", "EE", "BB"]
     assert found[0]["truth_low"] is not None

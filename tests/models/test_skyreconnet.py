@@ -1,5 +1,7 @@
 """SkyReconNet: symmetry, homogeneity, what is hidden stays hidden, any nside, all grids."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from medseg.geometry.symmetry import rotations_about_axis
 from medseg.models.skyreconnet import SkyReconNet
 from medseg.nn.cost import dof
 
+PRESETS = Path(__file__).parents[2] / "conf/model"
 NSIDE = 16
 SMALL = {"widths": (16, 16), "dilations": ((2, 4), (2,)), "decoder": ((2,),), "stem": 8}
 PLAIN = {**SMALL, "gates": "none", "fill": "none"}
@@ -130,9 +133,8 @@ def test_scales_are_one_a_field():
     assert_close(again, mean * torch.tensor([1.0, 4.0])[:, None], atol=2e-3, rtol=1e-4)
 
 
-def test_the_presets_are_the_designs():
-    with open("conf/model/skyreconnet_s.yaml") as file:
-        plain = yaml.safe_load(file)
+def test_the_plain_preset_is_the_design():
+    plain = yaml.safe_load((PRESETS / "skyreconnet_s.yaml").read_text())
     del plain["_target_"]
     net = SkyReconNet(**plain, uncertainty=False)
     near = [m.dilation[0] for m in net.modules() if isinstance(m, torch.nn.Conv2d)]

@@ -1,4 +1,4 @@
-"""Face-padded convolutions: against neighbours walked one by one, their symmetry, their gradient."""
+"""Face-padded convolutions: against neighbours one by one, their symmetry, their gradient."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_an_equal_kernel_is_a_sum_over_the_eight_neighbours_everywhere():
 def test_a_corner_of_three_faces_is_the_mean_of_both_strips():
     maps = skies(1, 1)
     padded = pad(to_faces(maps), 1, grid="faces")
-    # Face 0 lies in the north: its corners along (x, -y) lack a neighbour, where x ends and y begins.
+    # Face 0 lies in the north: nothing lies beyond its corner where x ends and y begins.
     east = padded[0, 0, -1, 0]
     assert_close(east, (padded[0, 0, -2, 0] + padded[0, 0, -1, 1]) / 2)
 

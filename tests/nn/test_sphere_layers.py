@@ -1,5 +1,6 @@
 """Layers on the sphere: the papers' polynomials, symmetric, on any nside and part of the sky."""
 
+import copy
 import functools
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 import torch_geometric.nn as layers
 from scipy import sparse
 from sky_tables import dense
+from torch.nn import functional
 from torch.testing import assert_close
 
 from medseg.geometry import skygraph
 from medseg.geometry.sphere import Sphere
 from medseg.geometry.symmetry import symmetries
+from medseg.nn.cost import macs
 from medseg.nn.sphere import ChebConv, SphereGraph, graph_conv, operator_of, propagate, sphere_of
 
 QUARTER = (1, (0, 5, 8))
@@ -127,6 +130,25 @@ def test_channels_lie_innermost_so_that_the_next_layer_copies_nothing(batch):
     y = ChebConv(2, 3)(sky(batch, 2, 48))
     assert y.permute(2, 0, 1).is_contiguous()
     assert_close(ChebConv(2, 3).eval()(y[:, :2]).shape, torch.Size((batch, 3, 48)))
+
+
+def test_what_follows_may_write_over_the_result():
+    """As activations do that work in place; the layer's backward needs its input alone."""
+    found = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        layer, x = ChebConv(2, 3), sky(1, 2, 48).requires_grad_()
+        functional.relu(layer(x), inplace=inplace).sum().backward()
+        found.append((x.grad, layer.weight.grad, layer.bias.grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_copies_and_counts_need_no_table():
+    layer = ChebConv(2, 3, order=4, footprint=QUARTER)
+    x = sky(1, 2, 192)
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+    assert macs(layer, (2, 192)) == 4 * 2 * 3 * 192
 
 
 def test_a_table_made_while_predicting_serves_training():

@@ -65,3 +65,13 @@ def test_complex_scans_show_their_phase_beside_the_magnitude(tmp_path):
     differing = (pictures[0] != pictures[1]).any(2)
     assert not differing[:, :middle].any()
     assert differing[:, middle:].mean() > 0.5
+
+
+def test_by_an_error_the_smallest_is_the_best():
+    rows = [{"case": c, "structure": "map", "nrmse": v, "status": "ok"}
+            for c, v in (("a", 0.5), ("b", 0.3), ("c", 0.4))]  # fmt: skip
+    found = choose(rows, 3, metric="nrmse")
+    assert {entry["case"]: entry["role"] for entry in found} == {
+        "b": "best", "c": "median", "a": "worst",
+    }  # fmt: skip
+    assert (found[0]["dice"], found[0]["nrmse"]) == (None, 0.3)

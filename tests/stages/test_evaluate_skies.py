@@ -160,6 +160,7 @@ def test_without_sidecars_the_sheet_says_that_skies_were_filled(folder):
     for path in (folder / "predictions").glob("*.json"):
         path.unlink()
     save(folder / "predictions/zz.fits", sky("z")[0])
+    Image.new("RGB", (4, 4)).save(folder / "predictions/a_sky.png")
     assert evaluate(folder) == 0
     told = summary(folder)
     assert told["task"] == "inpaint"

@@ -1,11 +1,13 @@
 """Made-up skies at two frequencies: a Galactic band, point-source discs and hot spots.
 
-A class is told by its colour (the ratio of the two maps), its shape and its edge: fluctuations of
-the background and of smooth dust are as strong as what is to be found, so no threshold finds it.
+A class is told by its colour (the ratio of the two maps), its shape and its edge. Brightness
+overlaps: of the background, of dust, of noise and of the classes themselves, so that no threshold
+on a map finds them; neighbours tell what a pixel alone does not.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ CHANNELS = ("low", "high")
 LABELS = {"galaxy": 1, "source": 2, "hot_spot": 3}
 _LMAX = 24
 _SMOOTH_ARCMIN = 900.0
-_CMB_UK, _DUST_UK = 80.0, 60.0
+_CMB_UK, _DUST_UK = 50.0, 15.0
 _DUST = (0.4, 1.0)
 _APART_DEG = 5.0
 
@@ -48,9 +50,9 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    "galaxy": Kind((80.0, 140.0), (0.6, 1.2)),
-    "source": Kind((80.0, 140.0), (1.2, 0.6), count=(4, 9), radius_deg=(5.0, 12.0)),
-    "hot_spot": Kind((170.0, 260.0), (1.0, 1.0), 0.7, count=(4, 8), radius_deg=(6.0, 12.0)),
+    "galaxy": Kind((90.0, 150.0), (0.6, 1.2)),
+    "source": Kind((90.0, 150.0), (1.2, 0.6), count=(4, 9), radius_deg=(5.0, 14.0)),
+    "hot_spot": Kind((220.0, 320.0), (1.0, 1.0), 0.75, count=(4, 8), radius_deg=(6.0, 14.0)),
 }
 
 
@@ -78,7 +80,7 @@ class Sky:
         n_test: int = 16,
         seed: int = 0,
         nside: int = 16,
-        noise_uk: float = 8.0,
+        noise_uk: float = 14.0,
     ) -> None:
         self.cases = Cases(n_train, n_val, n_test, seed)
         if check_nside(nside) < 8:
@@ -136,6 +138,7 @@ class Sky:
             yield [record.case, record.subject, *names, record.split]
 
 
+@cache
 def _smooth(uk: float) -> Prior:
     """A field without small structure, the same at every nside; `uk` is its standard deviation."""
     degree = np.arange(_LMAX + 1)
