@@ -41,7 +41,7 @@ def unaligned(own: Grid, wanted: Grid) -> tuple[Grid, Grid]:
 
 
 def onto_sphere(
-    array: Shaped[np.ndarray, " n"], own: Space, *, wanted: Space, what: str
+    array: Shaped[np.ndarray, "..."], own: Space, *, wanted: Space, what: str
 ) -> Shaped[np.ndarray, " m"]:
     """A map on the pixels of another one, in that one's order; whole skies give parts.
 

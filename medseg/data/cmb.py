@@ -35,7 +35,8 @@ class Simulator:
         spectrum: "planck18", or a file of C_l or D_l.
         lmax: the largest multipole of the skies; 2 nside without a word.
         beam_arcmin: FWHM of the beam; by default 320 arc minutes at nside 32, and so on.
-        noise_uk: standard deviation of each pixel's noise.
+        noise_uk: standard deviation of each pixel's noise, as methods are told it.
+        added_noise_uk: the noise that the maps really have; as told without a word.
         fields: "T", "QU" or "TQU".
     """
 
@@ -47,14 +48,19 @@ class Simulator:
         lmax: int | None = None,
         beam_arcmin: float | None = None,
         noise_uk: float = 1.0,
+        added_noise_uk: float | None = None,
         fields: str = "T",
     ) -> None:
         self.nside, self.fields = check_nside(nside), fields
         if fields not in FIELDS:
             raise ValueError(f"fields is {fields!r}; it must be one of {', '.join(FIELDS)}")
         beam = _BEAM_ARCMIN / nside if beam_arcmin is None else beam_arcmin
-        if beam < 0 or noise_uk < 0:
-            raise ValueError(f"beam_arcmin is {beam}, noise_uk {noise_uk}; give 0 or more of each")
+        self.noise_uk = noise_uk if added_noise_uk is None else added_noise_uk
+        if min(beam, noise_uk, self.noise_uk) < 0:
+            raise ValueError(
+                f"beam_arcmin is {beam}, noise_uk {noise_uk}, added_noise_uk {added_noise_uk}; "
+                "give 0 or more of each"
+            )
         prior = Prior(_spectrum(str(spectrum)), beam_arcmin=beam, noise_uk=noise_uk)
         tt, ee, bb, _ = prior.spectrum.any(1)
         if ("T" in fields and not tt) or ("Q" in fields and not (ee or bb)):
@@ -69,7 +75,7 @@ class Simulator:
     ) -> Float[np.ndarray, "c n"]:
         """A sky and its noise from a stream each, in µK, float32, NESTED."""
         signal = self.prior.draw(self.nside, seed=sky, fields=self.fields)
-        noise = self.prior.noise_uk * grain.standard_normal(signal.shape)
+        noise = self.noise_uk * grain.standard_normal(signal.shape)
         return (signal + noise).astype(np.float32)
 
 
@@ -96,7 +102,8 @@ class Cmb:
         spectrum: "planck18", or a file of C_l or D_l.
         lmax: the largest multipole of the skies; 2 nside without a word.
         beam_arcmin: FWHM of the beam; by default 320 arc minutes at nside 32, and so on.
-        noise_uk: standard deviation of each pixel's noise.
+        noise_uk: standard deviation of each pixel's noise, as methods are told it.
+        added_noise_uk: the noise that the maps really have; as told without a word.
         fields: "T", "QU" or "TQU".
         mask: a kind of medseg/data/skymasks.py, "mixed" for all of them in turn by chance, or a
             HEALPix file.
@@ -116,6 +123,7 @@ class Cmb:
         lmax: int | None = None,
         beam_arcmin: float | None = None,
         noise_uk: float = 1.0,
+        added_noise_uk: float | None = None,
         fields: str = "T",
         mask: str = "wmap",
         base: str = "wmap",
@@ -128,6 +136,7 @@ class Cmb:
             lmax=lmax,
             beam_arcmin=beam_arcmin,
             noise_uk=noise_uk,
+            added_noise_uk=added_noise_uk,
             fields=fields,
         )
         if mask not in (*KINDS, "mixed"):

@@ -33,7 +33,8 @@ class FreshSkies:
         spectrum: "planck18", or a file of C_l or D_l.
         lmax: the largest multipole; 2 nside without a word.
         beam_arcmin: FWHM of the beam; by default 320 arc minutes at nside 32, and so on.
-        noise_uk: standard deviation of each pixel's noise in µK.
+        noise_uk: standard deviation of each pixel's noise in µK, as methods are told it.
+        added_noise_uk: the noise that the maps really have; as told without a word.
         fields: "T", "QU" or "TQU".
     """
 
@@ -44,6 +45,7 @@ class FreshSkies:
         lmax: int | None = None,
         beam_arcmin: float | None = None,
         noise_uk: float = 1.0,
+        added_noise_uk: float | None = None,
         fields: str = "T",
     ) -> None:
         self.options: dict[str, Any] = {
@@ -51,6 +53,7 @@ class FreshSkies:
             "lmax": lmax,
             "beam_arcmin": beam_arcmin,
             "noise_uk": noise_uk,
+            "added_noise_uk": added_noise_uk,
             "fields": fields,
         }
         Simulator(1, **self.options)  # refuses here what it would refuse at the first batch

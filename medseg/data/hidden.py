@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from medseg.data.align import onto_sphere
 from medseg.data.sheet import Record
+from medseg.data.spaces import Space
 from medseg.data.table import Table, read_image
 from medseg.geometry.spectrum import Prior
 from medseg.geometry.sphere import Sphere
@@ -40,15 +41,10 @@ def load(table: Table, record: Record) -> Sample:
     for name in fields:
         path = record.paths[name]
         one = read_image(record.case, name, path=path, **table.options)
-        first = first or one
+        first = first or _of_sphere(one, record, path)
         what = f"{name} ({path})"
         rows.append(onto_sphere(one.image[0], one.space, wanted=first.space, what=what))
     assert first is not None  # noqa: S101 -- there is a field
-    if not isinstance(first.space, Sphere):
-        raise ValueError(
-            f"case {record.case}: {record.paths[fields[0]]} is an image where a HEALPix map is "
-            "wanted; give a FITS file of a map of the sphere"
-        )
     values = np.stack(rows).astype(np.float64)
     seen = _seen(table, record, values, space=first.space)
     image = np.concatenate([np.where(seen, values, 0), seen[None]])
@@ -67,13 +63,22 @@ def load(table: Table, record: Record) -> Sample:
     )
 
 
+def _of_sphere(sample: Sample, record: Record, path: Path) -> Sample:
+    if not isinstance(sample.space, Sphere):
+        raise ValueError(
+            f"case {record.case}: {path} is an image where a HEALPix map is wanted; give a FITS "
+            "file of a map of the sphere"
+        )
+    return sample
+
+
 def _columns(fields: list[str], meta: Mapping[str, Any]) -> list[str]:
     """The names of the columns that the filled map gets."""
     return list(meta.get("columns") or fields) if len(fields) == 1 else fields
 
 
 def _seen(
-    table: Table, record: Record, values: Float[np.ndarray, "c n"], *, space: Sphere
+    table: Table, record: Record, values: Float[np.ndarray, "c n"], *, space: Space
 ) -> Bool[np.ndarray, " n"]:
     """Which pixels are seen, by the mask or, without one, by what the map itself leaves out.
 
@@ -89,7 +94,7 @@ def _seen(
         one = read_image(record.case, "mask", path=path, **options)
         mask = onto_sphere(one.image[0], one.space, wanted=space, what=f"mask ({path})")
         seen, name = np.nan_to_num(mask) > _SEEN, f"the mask {path}"
-        _tell_soft(mask)
+        _check_range(mask, f"case {record.case}: {name}")
         lost = int((seen & ~known).sum())
         if lost:
             raise ValueError(
@@ -110,7 +115,12 @@ def _seen(
     return seen
 
 
-def _tell_soft(mask: Float[np.ndarray, " n"]) -> None:
+def _check_range(mask: Float[np.ndarray, " n"], name: str) -> None:
+    if np.nanmin(mask, initial=0) < 0 or np.nanmax(mask, initial=1) > 1:
+        raise ValueError(
+            f"{name} holds values from {np.nanmin(mask):.4g} to {np.nanmax(mask):.4g}; a mask is 1 "
+            "where the sky is seen and 0 in the holes: is it another file, or in per cent?"
+        )
     soft = int(((mask > 0) & (mask < 1)).sum())
     if soft:
         text = (

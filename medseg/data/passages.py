@@ -12,6 +12,8 @@ from medseg.sample import Sample
 def way(sample: Sample, spec: Mapping[str, Any]) -> Passage | Frame | Regrid:
     """To a grid of some spacing, a square of some size, or the sphere's pixels.
 
+    Maps keep their own nside unless the recipe's data.nside brings all to one.
+
     Raises:
         ValueError: the model sees images and the case is a map of the sphere, or the reverse.
     """
@@ -22,7 +24,8 @@ def way(sample: Sample, spec: Mapping[str, Any]) -> Passage | Frame | Regrid:
         raise ValueError(f"case {sample.id} is {came}, and the model works on {wanted}: give one")
     if isinstance(sample.space, Sphere):
         part = spec.get("footprint")
-        return Regrid.to(sample.space, spec["nside"], footprint=part and (part[0], part[1]))
+        nside = spec["nside"] if spec.get("regrids") else None
+        return Regrid.to(sample.space, nside, footprint=part and (part[0], part[1]))
     if spec.get("size"):
         return Frame.to(sample.grid, spec["size"])
     return Passage.to(sample.grid, spec["spacing_mm"] and tuple(spec["spacing_mm"]))

@@ -365,6 +365,7 @@ def _write_index(
         "classes": recipe.classes,
         "nside": recipe.nside,
         "footprint": recipe.footprint,
+        "regrids": recipe.regrids,
         "reading": recipe.reading,
         "slice_axis": recipe.slice_axis,
         "volume": recipe.volume,

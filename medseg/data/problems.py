@@ -55,6 +55,7 @@ class _Reading:
     Attributes:
         first: the name and grid of the first file that could be read.
         sky: the pixels of the first file that is a map of the sphere.
+        maps: the maps of the sphere that were read.
         flags: the label on the image's own pixels, for a radiograph with organs.
     """
 
@@ -65,6 +66,7 @@ class _Reading:
     prints: dict[str, str] = field(default_factory=dict)
     first: tuple[str, Grid] | None = None
     sky: Sphere | None = None
+    maps: list[Sample] = field(default_factory=list)
     label: str = ""
     flags: annotations.Flags | None = None
 
@@ -90,7 +92,10 @@ def examine(
     case.problems += wrong
     spacing = None if wrong else record.spacing_mm or None
     chosen = volumes(record, volume)
-    for channel, path in record.paths.items():
+    for channel, path in sorted(record.paths.items(), key=lambda item: item[0] == "spectrum"):
+        if channel == "spectrum" and case.sky is not None:
+            case.problems += sky_check.of_spectrum(record, path, nside=case.sky.nside)
+            continue
         read = partial(_read_image, volume=chosen[channel], spacing_mm=spacing)
         _channel(case, channel, path, read, slice_axis)
     if record.label is not None and case.sky is not None:
@@ -121,7 +126,10 @@ def _channel(
         return
     if isinstance(found.space, Sphere):
         case.problems += sky_check.of_channel(case.record, channel, found=found, first=case.sky)
+        case.problems += sky_check.of_holes(case.record, channel, found=found, maps=case.maps)
+        case.notes += sky_check.notes(case.record, channel, found=found)
         case.sky = case.sky or found.space
+        case.maps.append(found)
         return
     image, grid = found.image[0], found.grid
     case.notes += notes.of_file(found, f"{name}, {channel}")

@@ -40,6 +40,7 @@ class Recipe:
     reading: Mapping[str, Any] = field(default_factory=dict)
     nside: int | None = None
     footprint: Footprint | None = None
+    regrids: bool = False  # whether maps come to one nside, or keep their own in prediction
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Recipe":
@@ -91,7 +92,7 @@ class Recipe:
             volume = volumes(first, self.volume)[channel]
             space = formats.read_header(path, volume=volume, **options)
             if isinstance(space, Sphere):
-                return replace(self, nside=self.nside or space.nside)
+                return replace(self, nside=self.nside or space.nside, regrids=bool(self.nside))
             return replace(self, slice_axis=coarsest_axis(space))
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"case {first.case}: {error}") from error

@@ -9,7 +9,12 @@ from medseg.data.align import onto_sphere
 from medseg.data.sheet import Problem, Record
 from medseg.data.spaces import Space
 from medseg.geometry.sphere import Sphere
+from medseg.io import skytable
+from medseg.io import spectrum as spectra
 from medseg.sample import Sample
+
+SEEN = 0.5
+TEMPERATURES = ("map", "T", "Q", "U")
 
 
 def of_channel(
@@ -31,6 +36,50 @@ def of_channel(
         )  # fmt: skip
     if first is not None:
         yield from _pixels(record, values, space=found.space, first=first, what=where)
+
+
+def of_holes(
+    record: Record, channel: str, *, found: Sample, maps: Sequence[Sample]
+) -> Iterator[Problem]:
+    """Pixels that a mask calls seen and of which a map has no value."""
+    if channel != "mask":
+        return
+    for one in maps:
+        try:
+            own = onto_sphere(one.image[0], one.space, wanted=found.space, what="the map")
+        except ValueError:
+            continue  # told as geometry
+        lost = int((np.nan_to_num(found.image[0]) > SEEN)[~np.isfinite(own)].sum())
+        if lost:
+            name = next((n for n, p in record.paths.items() if str(p) in one.sources.values()), "")
+            yield Problem(
+                record.case, "holes", f"{name}: {lost} pixels are UNSEEN or NaN where mask is 1",
+                "0 in the mask where the map has no value", "mend the mask, or give none",
+            )  # fmt: skip
+
+
+def of_spectrum(record: Record, path: Path, *, nside: int) -> Iterator[Problem]:
+    """A spectrum that cannot be read, or that ends before the multipoles of the map."""
+    try:
+        last = spectra.read(path).values.shape[1] - 1
+    except (ValueError, OSError, EOFError) as error:
+        yield Problem(record.case, "unreadable", str(error), "a spectrum", "mend the file")
+        return
+    if last < 2 * nside:
+        yield Problem(
+            record.case, "spectrum", f"{path}: ends at l = {last}", f"l = {2 * nside} (2 nside)",
+            "give a longer one, or predict with a smaller --lmax",
+        )  # fmt: skip
+
+
+def notes(record: Record, channel: str, *, found: Sample) -> Iterator[str]:
+    """That a map of temperatures says no unit."""
+    if channel in TEMPERATURES and skytable.micro_kelvin(found.meta.get("unit") or "") is None:
+        path = record.paths.get(channel)
+        yield (
+            f"{record.case}, {channel}: {path} says no unit of temperature; give --unit mK (or K, "
+            "uK; in recipes data.reading.unit)"
+        )
 
 
 def of_label(

@@ -79,7 +79,7 @@ class SphereNet(nn.Module):
         n_classes: int,
         *,
         topology: str = "unet",
-        widths: Widths = (16, 32, 64, 64),
+        widths: Widths = (16, 32, 64),
         up: Widths | None = None,
         order: int = 4,
         kind: str = "ls8",

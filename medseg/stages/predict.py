@@ -7,7 +7,7 @@ adding files. Predict asks it for
   `OUTPUTS`: names of all outputs there can be; the first one's file is the case's name alone,
 and, where it has them, for `add_options(parser)`, `FIELDS` of model.json that it needs, `AGREE`
 (in which an ensemble's models must agree), `load(table, record)`, if a case is more than channels
-on one grid, `EXTRAS`, the files that a case may have beside the model's channels, and
+on one grid, `EXTRAS`, files beside the channels, `NOTES`, columns of the sheet that count, and
 `gather(folder)`, a table of all cases. Files of `medseg/models` may have `add_options(parser)` too.
 """
 
@@ -372,13 +372,10 @@ class _Run:
             if not path.exists():
                 raise FileNotFoundError(f"case {record.case}: {channel} is not there: {path}")
             inputs[channel] = {"path": str(path), "sha256": hash_file(path)}
-        packages = self.networks.packages
-        return {
-            "inputs": inputs,
-            "model": {"path": self.options.model, "sha256": [p.sha256 for p in packages]},
-            "options": dict(self.asked),
-            "slices": record.slices,
-        }
+        model = {"path": self.options.model, "sha256": [p.sha256 for p in self.networks.packages]}
+        notes = {f"sheet_{n}": record.notes.get(n) for n in getattr(self.task, "NOTES", ())}
+        options = {**self.asked, **notes}
+        return {"inputs": inputs, "model": model, "options": options, "slices": record.slices}
 
     def facts(self, began: float, notes: list[str]) -> dict[str, Any]:
         """What the sidecar says of the machine and the run."""

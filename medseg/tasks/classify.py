@@ -99,7 +99,7 @@ class Classify:
         self.classes, self.size = names, list(seen["patch_size"])
         self.slice_axis = seen["slice_axis"] if seen["ndim"] == 2 else None
         self.outside = seen.get("outside")
-        self.sky = {n: meta[n] for n in ("nside", "footprint") if meta.get(n)}
+        self.sky = {n: meta[n] for n in ("nside", "footprint", "regrids") if meta.get(n)}
         counts = np.bincount([r.category for r in train], minlength=self.n_classes)
         lost = [name for name, count in zip(names, counts, strict=True) if not count]
         if lost and self.balanced:

@@ -30,6 +30,7 @@ FIELDS = ("ndim",)
 AGREE = ("reading",)
 OUTPUTS = ("filled", "deviation", "samples", "sky.png")
 EXTRAS = ("mask", "spectrum")
+NOTES = ("beam_arcmin", "noise_uk")
 RANGE = 6.0  # of SSIM, in deviations of the sky
 
 load = hidden.load

@@ -95,7 +95,8 @@ class Segment:
         """Maps of the sphere are seen whole, and none of a structure's pieces is left out."""
         if self.clean_up == "always":
             raise ValueError("task.clean_up=always is for images; leave it out on the sphere")
-        sky = {name: self.prepared[name] for name in ("nside", "footprint") if self.prepared[name]}
+        kept = ("nside", "footprint", "regrids")
+        sky = {name: self.prepared[name] for name in kept if self.prepared.get(name)}
         return {"labels": labels, "instances": self.prepared["instances"], **sky}
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:

@@ -157,7 +157,7 @@ def test_a_sky_is_of_one_class_however_it_is_turned(head):
     with torch.no_grad():
         straight = network(image)
         for moved in symmetries(8):
-            assert_close(network(image[..., moved]), straight, rtol=0, atol=1e-5)
+            assert_close(network(image[..., torch.tensor(moved)]), straight, rtol=0, atol=1e-5)
     assert straight.shape == (2, 3)
     assert straight.std(0).min() > 1e-3  # skies are told apart, so the identity says something
 
