@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from medseg.data.align import onto_sphere
 from medseg.data.sheet import Record
 from medseg.data.spaces import Space
-from medseg.data.table import Table, read_image
+from medseg.data.table import Table, read_image, spaced
 from medseg.geometry.spectrum import Prior
 from medseg.geometry.sphere import Sphere
 from medseg.io import spectrum as spectra
@@ -40,7 +40,8 @@ def load(table: Table, record: Record) -> Sample:
     rows = []
     for name in fields:
         path = record.paths[name]
-        one = read_image(record.case, name, path=path, **table.options)
+        options = spaced(record, path, options=table.options)
+        one = read_image(record.case, name, path=path, **options)
         first = first or _of_sphere(one, record, path)
         what = f"{name} ({path})"
         rows.append(onto_sphere(one.image[0], one.space, wanted=first.space, what=what))

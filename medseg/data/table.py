@@ -276,11 +276,12 @@ def read_image(
 
 
 def spaced(record: Record, path: Path, *, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Reading options, with the sheet's pixel size where the command line says none."""
+    """Reading options, with the sheet's pixel size or unit where the command line says none."""
     from medseg.io import formats
 
-    known = formats.accepts(path, "spacing_mm") if path.exists() else False
-    said = {"spacing_mm": record.spacing_mm} if record.spacing_mm and known else {}
+    told = {"spacing_mm": record.spacing_mm, "unit": record.notes.get("unit", "")}
+    there = {name: text for name, text in told.items() if text and path.exists()}
+    said = {name: text for name, text in there.items() if formats.accepts(path, name)}
     return said | {k: v for k, v in options.items() if v is not None}
 
 

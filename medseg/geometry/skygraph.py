@@ -35,6 +35,7 @@ KINDS = {
 DEGREES = {"ls8": 1, "ls20": 4}
 LAPLACIANS = ("combinatorial", "normalized", "stencil")
 TOLERANCE = 1e-3
+EXACT_NSIDE = 64
 LANCZOS = 20
 
 Table = tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]
@@ -92,7 +93,7 @@ class Operator:
         index: positions among the sky's pixels, ascending, a pixel's own among them.
         weight: float32; 0 in the places at the end of a row that has fewer, whose index is its own.
         symmetric: whether L~ is its own transpose.
-        lambda_max: the eigenvalue L was divided by; at most 0.1 % above its largest.
+        lambda_max: the eigenvalue L was divided by; at most 0.1 % above the whole sky's largest.
         transposed: the table of L~'s transpose where that is another matrix, else None.
     """
 
@@ -200,10 +201,22 @@ def _operator(nside: int, pixels: bytes | None, kind: str, laplacian: str, degre
     own = _graph(nside, pixels, kind, degree)
     matrix = own.laplacian(laplacian)
     highest = largest_eigenvalue(matrix, symmetric=own.symmetric) * (1 + TOLERANCE)
+    if pixels is not None:
+        highest = max(highest, _of_whole(nside, kind, laplacian, degree))
     eye = sparse.identity(matrix.shape[0], format="csr")
     scaled = (matrix * (2 / highest if highest else 0.0) - eye).tocsr()
     other = None if own.symmetric else table(scaled.T.tocsr())
     return Operator(*table(scaled), own.symmetric, highest, other)
+
+
+def _of_whole(nside: int, kind: str, laplacian: str, degree: int) -> float:
+    """The whole sky's lambda_max, so that a part is filtered as it is within the whole.
+
+    From EXACT_NSIDE on by its law: that of a stencil grows as nside², the others stay.
+    """
+    least = min(nside, EXACT_NSIDE)
+    grown = (nside / least) ** 2 if laplacian == "stencil" else 1.0
+    return grown * _operator(least, None, kind, laplacian, degree).lambda_max
 
 
 @lru_cache(maxsize=8)

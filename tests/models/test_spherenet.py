@@ -8,12 +8,10 @@ import torch
 from torch.testing import assert_close
 
 from medseg import config, package, signature
-from medseg.geometry import skygraph
 from medseg.geometry.neighbours import neighbours
 from medseg.geometry.sphere import centres, whole_pixels
 from medseg.geometry.symmetry import symmetries
 from medseg.models.spherenet import SphereClassifier, SphereNet
-from medseg.nn import sphere
 from medseg.nn.sphere import ChebConv, operator_of
 from medseg.nn.sphereunits import WideConv
 from medseg.nn.stencil import propagate
@@ -227,18 +225,6 @@ def test_a_constant_sky_has_one_answer_at_every_nside():
         assert_close(logits, same, rtol=0, atol=1e-4)
 
 
-@pytest.fixture
-def one_scale(monkeypatch):
-    """Operators of parts of the sky scaled as those of all of it, by more than either needs."""
-    monkeypatch.setattr(skygraph, "largest_eigenvalue", lambda *_, **__: 2000.0)
-    for kept in (skygraph._operator, sphere._operator):
-        kept.cache_clear()
-    yield
-    for kept in (skygraph._operator, sphere._operator):
-        kept.cache_clear()
-
-
-@pytest.mark.usefixtures("one_scale")
 def test_inside_a_footprint_away_from_its_border_the_whole_sky_is_found():
     nside, seen = 16, (0, 4, 5)
     whole, part = (net(widths=(4, 6), order=2, footprint=f) for f in (None, (1, seen)))
