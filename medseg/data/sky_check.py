@@ -49,8 +49,9 @@ def of_holes(
             own = onto_sphere(one.image[0], one.space, wanted=found.space, what="the map")
         except ValueError:
             continue  # told as geometry
-        lost = int((np.nan_to_num(found.image[0]) > SEEN)[~np.isfinite(own)].sum())
-        if lost:
+        known = np.isfinite(own)
+        lost = int((np.nan_to_num(found.image[0]) > SEEN)[~known].sum())
+        if lost and known.any():
             name = next((n for n, p in record.paths.items() if str(p) in one.sources.values()), "")
             yield Problem(
                 record.case, "holes", f"{name}: {lost} pixels are UNSEEN or NaN where mask is 1",

@@ -55,6 +55,7 @@ class SkyReconNet(nn.Module):
     ndim = 1
     stride = 1
     of_maps = True
+    not_exportable = "its tables of neighbours are made for the nside of each map on the way"
     scale: Tensor
 
     def __init__(

@@ -72,6 +72,7 @@ class SphereNet(nn.Module):
 
     ndim = 1
     stride = 1
+    not_exportable = "its tables of neighbours are made for the nside of each map on the way"
 
     def __init__(
         self,
@@ -162,6 +163,7 @@ class SphereClassifier(nn.Module):
 
     ndim = 1
     stride = 1
+    not_exportable = "its tables of neighbours are made for the nside of each map on the way"
     of_cases = True
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Skies with holes as they are read: what a mask hides is not handed on, and odd masks are refused."""
+"""Skies with holes as they are read: what is hidden is not handed on, odd masks are refused."""
 
 from pathlib import Path
 
@@ -135,7 +135,7 @@ def test_a_seen_pixel_without_a_value_is_refused(mask: Path, tmp_path: Path) -> 
 def test_maps_without_holes_without_unit_or_without_a_sphere_are_refused(
     sky: Path, mask: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="leaves no hole, .* give mask=PATH; 0 in the mask is"):
+    with pytest.raises(ValueError, match=r"leaves no hole, .* give mask=PATH; 0 in the mask is"):
         read({"map": sky})
     with pytest.raises(ValueError, match="case a has no map; give map=PATH"):
         read({"mask": mask})

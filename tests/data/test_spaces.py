@@ -32,8 +32,8 @@ def test_a_sphere_comes_back_from_what_a_prepared_case_says_of_it(name: str) -> 
     assert about["spacing_mm"] == []
 
 
-def test_pixels_are_told_in_runs(name: str = "part") -> None:
-    assert spaces.told(SKIES[name])["pixels"] == [[0, 3], [7, 8], [9, 11], [767, 768]]
+def test_pixels_are_told_in_runs() -> None:
+    assert spaces.told(SKIES["part"])["pixels"] == [[0, 3], [7, 8], [9, 11], [767, 768]]
     assert spaces.told(SKIES["whole"])["pixels"] is None
 
 
