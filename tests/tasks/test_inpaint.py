@@ -128,7 +128,7 @@ def test_training_makes_the_loss_smaller() -> None:
         value = task.loss(case)
         value.backward()
         optimizer.step()
-        seen.append(float(value))
+        seen.append(value.item())
     assert seen[-1] < 0.9 * seen[0]
 
 
