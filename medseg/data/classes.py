@@ -61,7 +61,7 @@ class Classes:
         )
 
 
-def flat(image: Float[Tensor, "c x y z"], slice_axis: int | None) -> Float[Tensor, " c *s"]:
+def flat(image: Float[Tensor, " c *n"], slice_axis: int | None) -> Float[Tensor, " c *s"]:
     """What the network sees of a case: all of it, or its only slice across `slice_axis`."""
     if slice_axis is None:
         return image

@@ -11,6 +11,7 @@ import skyfolder
 from skyfolder import NSIDE, belt, save
 
 from medseg.cli import main
+from medseg.geometry.sphere import nested
 from medseg.io import healpix
 from medseg.models.wiener import Wiener
 
@@ -80,7 +81,7 @@ def stored(path: Path) -> np.ndarray:
 def micro(path: Path) -> np.ndarray:
     """All columns in µK, NESTED."""
     with_unit = healpix.read(path, field=tuple(range(len(stored(path)))))
-    return healpix.nested(with_unit.image, with_unit.space)
+    return nested(with_unit.image, with_unit.space)
 
 
 @pytest.fixture(scope="module")
