@@ -164,6 +164,8 @@ class Regrid:
             found = carried(values, self.working, onto=own)
         else:
             found = _between(values, self.working, onto=own)
+            there = carried(np.ones_like(values[:1]), self.working, onto=own)
+            found[:, ~np.isfinite(there[0])] = np.nan  # nothing beyond a footprint's edge
         return native_order(found, self.native)
 
 

@@ -27,6 +27,8 @@ from medseg.nn.skynet import CELL, Dilations, GatedBody, MaskBranch, PlainBody
 PLACE = 4
 MOST_FIELDS = 3
 HEAD = 32
+SEEN = 1.3
+"""Twice the share of a sky that is seen, as a rule: the mask less this has about mean 0."""
 RANGE = (-8.0, 3.0)
 """Natural logarithms of the smallest and largest deviation, in units of the scale."""
 
@@ -63,9 +65,9 @@ class SkyReconNet(nn.Module):
         in_channels: int = 2,
         n_classes: int | None = None,
         *,
-        widths: Sequence[int] = (64, 96, 96),
-        dilations: Dilations = ((2, 4, 8), (2, 4, 2), (2, 1)),
-        decoder: Dilations = ((2, 4), (2, 4)),
+        widths: Sequence[int] = (32, 96, 128),
+        dilations: Dilations = ((2, 4), (2, 4, 2), (2, 1, 2)),
+        decoder: Dilations = ((2, 4), (2, 4, 2)),
         stem: int = 16,
         features: int = 16,
         gates: str = "mask",
@@ -113,7 +115,7 @@ class SkyReconNet(nn.Module):
         """Of mask and place, from fine to coarse."""
         place = torch.tensor(position(nside_of(image.shape[-1]))).to(image)
         cells = functional.avg_pool2d(to_planes(place[None], self.grid), CELL)
-        seen = functional.pixel_unshuffle(to_planes(image[:, -1:], self.grid), CELL)
+        seen = functional.pixel_unshuffle(to_planes(2 * image[:, -1:] - SEEN, self.grid), CELL)
         cells = cells.repeat(len(seen) // len(cells), 1, 1, 1)
         found: list[Tensor] = self.mask(torch.cat([seen, cells], 1))
         return found

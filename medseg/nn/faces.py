@@ -18,6 +18,7 @@ from torch.nn import functional
 from medseg.geometry import faces
 from medseg.geometry.sphere import FACES, centres, nside_of
 
+MEANS, SPREAD = (0.5, 1.11, 1.11, 0.15), 4.0
 GRIDS = ("faces", "regions", "equirectangular")
 
 
@@ -117,21 +118,22 @@ class FaceConv(nn.Conv2d):
 
 @lru_cache(maxsize=16)
 def position(nside: int) -> Float[np.ndarray, "4 n"]:
-    """What the grid looks like at each NESTED pixel: |z| and the shape of the pixel, all about 1.
+    """What the grid looks like at each NESTED pixel: |z| and the pixel's shape, of mean 0, about 1.
 
     The shape is the metric in the face's own x and y: squared lengths of a step along x and along
-    y, less one, and the product of the two steps, in units of 1/nside². Nearly the same at every
-    nside; a quarter turn about the axis changes none of it. Read-only.
+    y and the product of the two steps, in units of 1/nside². All four less their means, times 4.
+    Nearly the same at every nside; a quarter turn about the axis changes none of it. Read-only.
     """
     first, second = faces.padded(nside, 1)
     points = (centres(nside)[first] + centres(nside)[second]) / 2
     points = points.reshape(FACES, nside + 2, nside + 2, 3)
     along_x = (points[:, 2:, 1:-1] - points[:, :-2, 1:-1]) * (nside / 2)
     along_y = (points[:, 1:-1, 2:] - points[:, 1:-1, :-2]) * (nside / 2)
-    shape = [(along_x**2).sum(-1) - 1, (along_y**2).sum(-1) - 1, (along_x * along_y).sum(-1)]
+    shape = [(along_x**2).sum(-1), (along_y**2).sum(-1), (along_x * along_y).sum(-1)]
     height = np.abs(centres(nside)[faces.raster(nside), 2]).reshape(FACES, nside, nside)
     found = np.empty((4, FACES * nside**2), dtype=np.float32)
-    found[:, faces.raster(nside)] = np.stack([height, *shape]).reshape(4, -1)
+    centred = np.stack([height, *shape]).reshape(4, -1) - np.array(MEANS)[:, None]
+    found[:, faces.raster(nside)] = SPREAD * centred
     found.flags.writeable = False
     return found
 

@@ -15,6 +15,14 @@ from medseg.nn.faces import FaceConv, pad
 
 GROUPS = 8
 EPS = 1e-5
+FUSED, GATED = 0.5, 0.3
+
+
+def keep_variance(layer: nn.Conv2d, gain: float = 1.0) -> None:
+    """Weights that turn independent inputs of variance 1 into outputs of gain²; no bias."""
+    nn.init.normal_(layer.weight, std=gain / layer.weight[0].numel() ** 0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 class SkyNorm(nn.Module):
@@ -69,7 +77,8 @@ class GatedHybrid(nn.Module):
     """Linear in x: x (1 + tanh v) + fuse([standard(x), dilated(x)] (1 + w)); w and v are gates.
 
     The gates are linear in features that do not come from x, so that the block multiplies with a
-    matrix that depends on these features alone.
+    matrix that depends on these features alone. Inner gates w start as random functions of the
+    features, outer ones v as zero, so that the stream starts untouched.
 
     Args:
         channels: in and out; each convolution makes half of them.
@@ -85,6 +94,14 @@ class GatedHybrid(nn.Module):
         self.far = FaceConv(channels, channels - half, dilation=dilation, bias=False, grid=grid)
         self.fuse = nn.Conv2d(channels, channels, 1, bias=False)
         self.gate = nn.Conv2d(gates, 2 * channels, 1)
+        for layer, gain in (
+            (self.near, 1.0),
+            (self.far, 1.0),
+            (self.fuse, FUSED),
+            (self.gate, GATED),
+        ):
+            keep_variance(layer, gain)
+        nn.init.zeros_(self.gate.weight[channels:])
 
     def forward(
         self, x: Float[Tensor, "f c x y"], features: Float[Tensor, "f g x y"]

