@@ -144,16 +144,31 @@ class Ensemble:
         self, image: Float[np.ndarray, "c m"], passage: Regrid
     ) -> Float[np.ndarray, "k n"]:
         """Probabilities of the networks together on the map's own pixels."""
-        batch = torch.from_numpy(image)
+        return passage.back(self._of_each([image] * len(self.packages), whole_sky).mean(0))
+
+    def regress(
+        self, images: Float[np.ndarray, "s c m"], passage: Regrid
+    ) -> Float[np.ndarray, "s k n"]:
+        """Each network's numbers of its own version of a map, on the map's own pixels.
+
+        NaN stands where the working pixels have none.
+        """
+        return np.stack([passage.back(one) for one in self._of_each(images, _numbers)])
+
+    def _of_each(
+        self, images: Sequence[np.ndarray] | np.ndarray, apply: Callable[..., torch.Tensor]
+    ) -> Float[np.ndarray, "s k m"]:
+        """What `apply` makes of each network and its map of the sphere."""
+        pairs = list(zip(self.packages, map(torch.from_numpy, images), strict=True))
         try:
-            found = [whole_sky(one.network, batch.to(self.device)).cpu() for one in self.packages]
+            found = [apply(one.network, batch.to(self.device)).cpu() for one, batch in pairs]
         except torch.OutOfMemoryError:
             if self.device == "cpu":
                 raise
             self.leave_card()
-            found = [whole_sky(one.network, batch) for one in self.packages]
+            found = [apply(one.network, batch) for one, batch in pairs]
         self.progress(1.0)
-        return passage.back(torch.stack(found).mean(0).numpy())
+        return torch.stack(found).numpy()
 
     def classify(
         self,
@@ -217,6 +232,15 @@ class Ensemble:
             outside=0.0 if spec.get("complex_input") else None,
         )
         return Member(half(one.network, spec.get("precision")), tiling, one.network)
+
+
+@torch.no_grad()
+def _numbers(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """A network's own outputs for one map of the sphere."""
+    found: torch.Tensor = network(image[None])[0].float()
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError("the network's output is not finite; its weights or its input are broken")
+    return found
 
 
 def _distribution(logits: torch.Tensor, spec: Mapping[str, Any]) -> Float[np.ndarray, " k"]:

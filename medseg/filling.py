@@ -7,8 +7,11 @@ the power of what is filled.
 """
 
 import argparse
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -83,14 +86,26 @@ def resolved(
     """
     beside = sample.meta["beside"]
     path = beside["spectrum"]
-    prior = prior_of(beside["notes"], path, kind=options.spectrum_kind)
+    found = prior_of(beside["notes"], path, kind=options.spectrum_kind)
     own = spec.get("prior")
-    if prior is None and own:
+    said: dict[str, Any] = {"source": "the model's training"}
+    if found is not None:
+        prior, read = found
+        said = {"source": str(path), "kind": read.kind, "read": read.said}
+        _tell(read.said)
+    elif own:
         about = {name: own[name] for name in ("beam_arcmin", "noise_uk")}
         prior = Prior(np.array(own["spectrum"]), **about)
-    if prior is None:
+    else:
         return None, None
     given = {"beam_arcmin": options.beam_arcmin, "noise_uk": options.noise_uk}
+    unsaid = [n for n in given if found and given[n] is None and not beside["notes"].get(n)]
+    if unsaid:
+        flag = "--" + unsaid[0].replace("_", "-")
+        raise ValueError(
+            f"case {sample.id}: the spectrum is given and {flag[2:]} is not; say {flag} (0 for "
+            f"none), or fill the sheet's column {unsaid[0]}"
+        )
     numbers = {k: getattr(prior, k) if v is None else v for k, v in given.items()}
     if min(numbers.values()) < 0:
         raise ValueError(f"--beam-arcmin and --noise-uk are 0 or more; here are {numbers}")
@@ -98,9 +113,17 @@ def resolved(
     usual = 2 * _sphere(sample).nside
     if options.lmax is None and not path:
         usual = min(usual, prior.lmax)
-    prior = prior.upto(usual if options.lmax is None else options.lmax)
-    said = {"source": str(path) if path else "the model's training", "lmax": prior.lmax, **numbers}
-    return prior, said
+    try:
+        prior = prior.upto(usual if options.lmax is None else options.lmax)
+    except ValueError as error:
+        raise ValueError(f"case {sample.id}, {path or 'the model'}: {error}") from None
+    return prior, {**said, "lmax": prior.lmax, **numbers}
+
+
+@cache
+def _tell(sentence: str) -> None:
+    """Say something once a process, however many cases share it."""
+    sys.stderr.write(f"medseg predict: {sentence}\n")
 
 
 def fill(sample: Sample, networks: Networks, *, prior: Prior | None, ask: Ask) -> Filled:
@@ -118,6 +141,8 @@ def fill(sample: Sample, networks: Networks, *, prior: Prior | None, ask: Ask) -
     seen = np.nan_to_num(rows[-1]) > 0.5
     values = np.where(seen, np.nan_to_num(rows[:-1]), 0.0).astype(np.float64)
     values, fitted, removed = _removed(values, seen, whole, what=ask.remove)
+    if prior is not None:
+        _compared(values, seen, prior)
     method = getattr(networks.packages[0], "network", None)
     means, spread, draws = (_classical if hasattr(method, "needs_prior") else _learnt)(
         networks, values, seen=seen, prior=prior, ask=ask
@@ -136,6 +161,32 @@ def fill(sample: Sample, networks: Networks, *, prior: Prior | None, ask: Ask) -
         own = carried(np.where(seen, 0.0, spread), whole, onto=native.nested())
         deviation = native_order(own, native)
     return Filled(back(means), deviation, None if draws is None else back(draws), removed)
+
+
+def _compared(values: Maps, seen: Bool[np.ndarray, " n"], prior: Prior) -> None:
+    """Warn where what is seen is not the sky that the spectrum speaks of; refuse what has none."""
+    kinds = {1: (0,), 2: (1, 2), 3: (0, 1, 2)}[len(values)]
+    degrees = 2 * np.arange(prior.lmax + 1) + 1
+    power = (prior.seen[list(kinds)] * degrees).sum() / (4 * np.pi)
+    if not power:
+        told = "TT" if len(values) == 1 else "EE or BB"
+        raise ValueError(f"the spectrum has no {told}, which the fields to fill are made of")
+    wanted = float(np.sqrt(power + len(values) * prior.noise_uk**2))
+    found = float(np.sqrt(np.square(values[:, seen]).mean(1).sum()))
+    if not 0.5 < found / wanted < 2:
+        warnings.warn(
+            f"what is seen has {found:.3g} µK rms, and the spectrum with its beam and noise says "
+            f"{wanted:.3g}: check the map's unit (--unit), the spectrum (--spectrum-kind) and "
+            "--remove",
+            stacklevel=2,
+        )
+    offset = float(abs(values[0, seen].mean()))
+    if len(values) != 2 and offset > 0.25 * wanted:
+        warnings.warn(
+            f"the mean of what is seen is {offset:.3g} µK; if the map's zero is arbitrary, "
+            "--remove monopole (or dipole) keeps it out of the holes",
+            stacklevel=2,
+        )
 
 
 def _sphere(sample: Sample) -> Sphere:
@@ -208,14 +259,15 @@ def _learnt(
             f"the model fills {', '.join(wanted[:-1])} and the case has {len(values)} fields; give "
             "just these"
         )
+    _doubts(networks.spec, nside, prior=prior)
     found = [_both(networks, one.network, values[None], seen) for one in networks.packages]
     means = np.stack([mean[0] for mean, _ in found])
     spread = None
     if ask.uncertainty:
-        if any(deviation is None for _, deviation in found):
+        told = [deviation[0] for _, deviation in found if deviation is not None]
+        if len(told) < len(found):
             raise ValueError("the model tells no deviation; leave --uncertainty out")
-        squares = np.mean([np.square(deviation[0]) for _, deviation in found], 0)
-        spread = np.sqrt(squares + means.var(0))
+        spread = np.sqrt(np.mean(np.square(told), 0) + means.var(0))
     draws = None
     if ask.samples:
         if prior is None:
@@ -225,6 +277,23 @@ def _learnt(
             )
         draws = means.mean(0) + _errors(networks, len(values), seen=seen, prior=prior, ask=ask)
     return means.mean(0), spread, draws
+
+
+def _doubts(spec: Mapping[str, Any], nside: int, *, prior: Prior | None) -> None:
+    """Warn where a map is unlike those that the networks learnt from."""
+    learnt, own = spec.get("nside"), spec.get("prior")
+    if learnt and learnt != nside:
+        warnings.warn(
+            f"the map has nside {nside} and the network learnt from nside {learnt}: what it fills "
+            "in is less sure",
+            stacklevel=2,
+        )
+    if own and prior and abs(prior.beam_arcmin - own["beam_arcmin"]) > 0.1 * own["beam_arcmin"]:
+        warnings.warn(
+            f"the sky's beam is {prior.beam_arcmin:g}' and the network learnt from "
+            f"{own['beam_arcmin']:g}': what it fills in is less sure",
+            stacklevel=2,
+        )
 
 
 def _errors(
@@ -287,6 +356,6 @@ def picture(sample: Sample, found: Filled) -> bytes:
     if found.samples is not None:
         maps.append(Panel(across(found.samples[0, 0]), "a sample"))
     if found.deviation is not None:
-        own = {"colours": "sequential", "unit": "µK"}
-        maps.append(Panel(across(found.deviation[0]), "standard deviation", mask=~seen, **own))
+        own = Panel(across(found.deviation[0]), "standard deviation", mask=~seen)
+        maps.append(replace(own, colours="sequential", unit="µK"))
     return panels(maps, unit="µK", columns=2)

@@ -39,17 +39,18 @@ def manifest(
     cases = {name: [r.case for r in splits[name]] for name in ("train", "val")}
     people = {name: sorted({r.subject for r in splits[name]} - {""}) for name in cases}
     whole = {name: Whole(prepared, splits[name]) for name in cases}
+    channels = len(whole["train"][0].image[0]) - len(prepared.targets)
     return {
         "task": dict(specs["task"]),
         "network": {**specs["network"], "arguments": arguments},
-        "channels": list(prepared.channels),
+        "channels": list(prepared.inputs),
         **{key: meta[key] for key in ("spacing_mm", "intensity", "slice_axis")},
         "ndim": network.ndim,
         **sees,
         **{name: meta[name] for name in _OF_DATA if meta.get(name)},
         **_reading(meta),
         **task.learnt(whole["train"], val=whole["val"], device=device),
-        "cost": _cost(network, channels=len(whole["train"][0].image[0]), size=sees["patch_size"]),
+        "cost": _cost(network, channels=channels, size=sees["patch_size"]),
         "training": {**training, "cases": cases, "subjects": people},
     }
 

@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 
-PACKAGES = ("medseg", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "lightning", "hydra-core")
+import medseg
+
+PACKAGES = (
+    *("medseg", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "healpy", "lightning"),
+    "hydra-core",
+)
 
 
 def writable(folder: Path) -> None:
@@ -27,6 +32,19 @@ def writable(folder: Path) -> None:
             f"the output folder {folder} cannot be written ({error.strerror or error}); "
             "choose another"
         ) from None
+
+
+def shipped(name: str) -> Path:
+    """A file that comes along, such as data/samples/…, in a checkout or an installed package.
+
+    Raises:
+        FileNotFoundError: the package lacks it.
+    """
+    package = Path(medseg.__file__).resolve().parent
+    for home in (package / "_workflow", package.parent):
+        if (home / name).is_file():
+            return home / name
+    raise FileNotFoundError(f"no {name} beside {package}; reinstall medseg")
 
 
 def existing(path: Path) -> Path:

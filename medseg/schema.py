@@ -33,10 +33,12 @@ class DataConfig:
         classes: what whole cases are told apart as, by the sheet's column `class`.
         nside: what maps of the sphere are brought to; null leaves the first map's own.
         footprint: the part of the sky to work on, [coarse nside, [pixels]]; null is all of it.
+        targets: the last of the channels, which are predicted from those before (task=regress).
     """
 
     source: dict[str, Any] = field(default_factory=dict)
     channels: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
     labels: dict[str, list[int]] = field(default_factory=dict)
     instances: list[str] = field(default_factory=list)
     organs: dict[str, Any] = field(default_factory=dict)
@@ -204,12 +206,14 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     """What a data section says about any network or task that asks for it by name.
 
     Channels are counted as they are stored: a complex one is two, its real and imaginary part.
+    Targets are no inputs, and a network has an output for each as it has for classes.
     """
     from medseg.data.complex_input import stored
 
+    inputs = [name for name in data["channels"] if name not in data["targets"]]
     counts = {
-        "in_channels": stored(data["channels"], data["complex_input"]),
-        "n_classes": len(data["classes"]) or len(data["labels"]) + 1,
+        "in_channels": stored(inputs, data["complex_input"]),
+        "n_classes": len(data["targets"]) or len(data["classes"]) or len(data["labels"]) + 1,
     }
     others = {name: data[name] for name in ("organs", "complex_input", "footprint")}
     return counts | {name: value for name, value in others.items() if value}
@@ -221,8 +225,10 @@ def check_cases(
     """Refuse classes of whole cases without a task and a network for them, and the reverse.
 
     `kinds` are the classes of task and network: those that sort cases say so by `of_cases`, and
-    those that learn the maps themselves, without labels, by `of_maps`.
+    those that learn the maps themselves, without labels, by `of_maps`; a task that predicts
+    channels from others by `of_targets`, with any network of maps.
     """
+    _check_targets(choices, data, task=kinds[0])
     _check_maps(choices, data, kinds=kinds)
     task, network = (bool(getattr(kind, "of_cases", False)) for kind in kinds)
     sorted_by = bool(data["classes"])
@@ -241,6 +247,20 @@ def check_cases(
     )
 
 
+def _check_targets(choices: Mapping[str, Any], data: Mapping[str, Any], *, task: Any) -> None:  # noqa: ANN401
+    if bool(data["targets"]) == bool(getattr(task, "of_targets", False)):
+        return
+    if data["targets"]:
+        raise ValueError(
+            f"data.targets names {', '.join(data['targets'])}, and task={choices.get('task')} "
+            "predicts no channels; add task=regress, e.g. with model=spherenet"
+        )
+    raise ValueError(
+        f"task={choices.get('task')} predicts channels from others, and data.targets is empty; "
+        "name them, e.g. data.channels=[x,y] data.targets=[y]"
+    )
+
+
 def _check_maps(
     choices: Mapping[str, Any], data: Mapping[str, Any], *, kinds: Sequence[Any]
 ) -> None:
@@ -249,7 +269,7 @@ def _check_maps(
     if task != network:
         text = f"task={choices.get('task')} and model={choices.get('model')} do not fit"
         raise ValueError(f"{text}; maps are filled by task=inpaint with e.g. model=skyreconnet")
-    if not (named or task):
+    if not (named or task or data["targets"]):
         raise ValueError("data.labels is empty; name what to find, e.g. data.labels={disc:[1]}")
     if named and task:
         raise ValueError(

@@ -1,12 +1,14 @@
 """Files of one case stored in different axis orders, laid on the same axes: no value changes."""
 
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Shaped
 
 from medseg.data.spaces import Space
 from medseg.geometry.grid import Grid, Orientation
 from medseg.geometry.sphere import Sphere
-from medseg.io.skyfit import fitted
+from medseg.io.skyfit import Kind, fitted
 
 MISALIGNED_MM = 0.01
 
@@ -41,26 +43,35 @@ def unaligned(own: Grid, wanted: Grid) -> tuple[Grid, Grid]:
 
 
 def onto_sphere(
-    array: Shaped[np.ndarray, "..."], own: Space, *, wanted: Space, what: str
+    array: Shaped[np.ndarray, "..."],
+    own: Space,
+    *,
+    wanted: Space,
+    name: str,
+    path: Path | str | None = None,
+    kind: Kind = "map",
 ) -> Shaped[np.ndarray, " m"]:
     """A map on the pixels of another one, in that one's order; whole skies give parts.
 
+    Args:
+        array: the values.
+        own: their pixels.
+        wanted: the pixels wanted.
+        name: of the values, for errors.
+        path: of their file, for errors.
+        kind: what they are: the error's line that mends a mask is another than that of a map.
+
     Raises:
-        ValueError: the pixels are not the same; `what` is said first.
+        ValueError: the pixels are not the same.
     """
-    if not (isinstance(own, Sphere) and isinstance(wanted, Sphere)):
-        kinds = [
-            "a map of the sphere" if isinstance(s, Sphere) else "an image" for s in (own, wanted)
-        ]
-        raise ValueError(
-            f"{what} is {kinds[0]}, and the case's first file {kinds[1]}; give files of one kind"
-        )
-    name, _, path = what.partition(" (")
-    return fitted(
-        array,
-        own,
-        like=wanted,
-        name=path.removesuffix(")") or name,
-        against="the case's first file",
-        whole=array.dtype.kind != "f",
-    )
+    against = "the case's first file"
+    if isinstance(own, Sphere) and isinstance(wanted, Sphere):
+        return fitted(array, own, like=wanted, name=name, path=path, against=against, kind=kind)
+    kinds = ["a map of the sphere" if isinstance(s, Sphere) else "an image" for s in (own, wanted)]
+    said = f"{name} ({path})" if path else name
+    raise ValueError(f"{said} is {kinds[0]}, and {against} {kinds[1]}; give files of one kind")
+
+
+def sky_kind(channel: str) -> Kind:
+    """What a column of a sheet holds on the sphere: a mask, labels or values."""
+    return "labels" if channel == "label" else "mask" if channel == "mask" else "map"

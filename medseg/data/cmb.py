@@ -22,6 +22,7 @@ from medseg.io import spectrum as spectra
 from medseg.sample import Sample
 
 PLANCK = "planck18"
+NOISE_UK = {"T": 1.0, "QU": 0.01, "TQU": 0.01}
 FIELDS = {"T": ("map",), "QU": ("Q", "U"), "TQU": ("T", "Q", "U")}
 SPECTRUM_FILE = "spectrum.npz"
 _BEAM_ARCMIN = 320.0 * 32  # times 1 / nside: almost three pixels
@@ -35,8 +36,10 @@ class Simulator:
         spectrum: "planck18", or a file of C_l or D_l.
         lmax: the largest multipole of the skies; 2 nside without a word.
         beam_arcmin: FWHM of the beam; by default 320 arc minutes at nside 32, and so on.
-        noise_uk: standard deviation of each pixel's noise, as methods are told it.
-        added_noise_uk: the noise that the maps really have; as told without a word.
+        noise_uk: standard deviation of each pixel's noise, as methods are told it; 1 by default,
+            and 0.01 where Q and U are among the fields, which are a hundred times weaker.
+        added_noise_uk: the noise that seen pixels really have; as told without a word. What is
+            hidden has none, so that a map's truth is the sky.
         fields: "T", "QU" or "TQU".
     """
 
@@ -47,7 +50,7 @@ class Simulator:
         spectrum: str | Path = PLANCK,
         lmax: int | None = None,
         beam_arcmin: float | None = None,
-        noise_uk: float = 1.0,
+        noise_uk: float | None = None,
         added_noise_uk: float | None = None,
         fields: str = "T",
     ) -> None:
@@ -55,6 +58,7 @@ class Simulator:
         if fields not in FIELDS:
             raise ValueError(f"fields is {fields!r}; it must be one of {', '.join(FIELDS)}")
         beam = _BEAM_ARCMIN / nside if beam_arcmin is None else beam_arcmin
+        noise_uk = NOISE_UK[fields] if noise_uk is None else noise_uk
         self.noise_uk = noise_uk if added_noise_uk is None else added_noise_uk
         if min(beam, noise_uk, self.noise_uk) < 0:
             raise ValueError(
@@ -71,12 +75,16 @@ class Simulator:
         self.prior = prior.upto(2 * nside if lmax is None else lmax)
 
     def draw(
-        self, sky: np.random.Generator, grain: np.random.Generator
+        self,
+        sky: np.random.Generator,
+        grain: np.random.Generator,
+        *,
+        seen: Bool[np.ndarray, " n"] | None = None,
     ) -> Float[np.ndarray, "c n"]:
-        """A sky and its noise from a stream each, in µK, float32, NESTED."""
+        """A sky and the noise of what is seen (of all, if None), a stream each; µK, NESTED."""
         signal = self.prior.draw(self.nside, seed=sky, fields=self.fields)
         noise = self.noise_uk * grain.standard_normal(signal.shape)
-        return (signal + noise).astype(np.float32)
+        return (signal + (noise if seen is None else noise * seen)).astype(np.float32)
 
 
 @cache
@@ -102,8 +110,10 @@ class Cmb:
         spectrum: "planck18", or a file of C_l or D_l.
         lmax: the largest multipole of the skies; 2 nside without a word.
         beam_arcmin: FWHM of the beam; by default 320 arc minutes at nside 32, and so on.
-        noise_uk: standard deviation of each pixel's noise, as methods are told it.
-        added_noise_uk: the noise that the maps really have; as told without a word.
+        noise_uk: standard deviation of each pixel's noise, as methods are told it; 1 by default,
+            and 0.01 where Q and U are among the fields, which are a hundred times weaker.
+        added_noise_uk: the noise that seen pixels really have; as told without a word. What is
+            hidden has none, so that a map's truth is the sky.
         fields: "T", "QU" or "TQU".
         mask: a kind of medseg/data/skymasks.py, "mixed" for all of them in turn by chance, or a
             HEALPix file.
@@ -122,7 +132,7 @@ class Cmb:
         spectrum: str | Path = PLANCK,
         lmax: int | None = None,
         beam_arcmin: float | None = None,
-        noise_uk: float = 1.0,
+        noise_uk: float | None = None,
         added_noise_uk: float | None = None,
         fields: str = "T",
         mask: str = "wmap",
@@ -159,9 +169,10 @@ class Cmb:
         return self.cases.records()
 
     def draw(self, record: Record) -> tuple[Float[np.ndarray, "c n"], Bool[np.ndarray, " n"]]:
-        """The maps of one case in µK, noise and all, and what of them is seen; NESTED."""
+        """The maps of one case in µK, noisy where they are seen, and what that is; NESTED."""
         sky, grain, _ = self.cases.stream(record).spawn(3)
-        return self.simulator.draw(sky, grain), self._seen(self._mask_of(record))
+        seen = self._seen(self._mask_of(record))
+        return self.simulator.draw(sky, grain, seen=seen), seen
 
     def load(self, record: Record, *, with_target: bool = True) -> Sample:
         """Draw one case; the maps are their own target."""

@@ -29,12 +29,14 @@ _WORDS = 4
 class FreshSkies:
     """The maps of every case give way to a new sky; the last channel, the mask, stays.
 
+    Noise lies where that mask sees, so new masks (`FreshMasks`) come first.
+
     Args:
         spectrum: "planck18", or a file of C_l or D_l.
         lmax: the largest multipole; 2 nside without a word.
         beam_arcmin: FWHM of the beam; by default 320 arc minutes at nside 32, and so on.
         noise_uk: standard deviation of each pixel's noise in µK, as methods are told it.
-        added_noise_uk: the noise that the maps really have; as told without a word.
+        added_noise_uk: the noise that seen pixels really have; as told without a word.
         fields: "T", "QU" or "TQU".
     """
 
@@ -44,7 +46,7 @@ class FreshSkies:
         spectrum: str | Path = PLANCK,
         lmax: int | None = None,
         beam_arcmin: float | None = None,
-        noise_uk: float = 1.0,
+        noise_uk: float | None = None,
         added_noise_uk: float | None = None,
         fields: str = "T",
     ) -> None:
@@ -78,7 +80,11 @@ class FreshSkies:
                 f"the data have {channels - 1}; set data.source.fields and data.channels alike"
             )
         simulator = self.simulator(nside_of(batch.image.shape[-1]))
-        skies = [simulator.draw(*_stream(words).spawn(2)) for words in drawn]
+        seen = batch.image[:, -1].cpu().numpy() > 0.5
+        skies = [
+            simulator.draw(*_stream(words).spawn(2), seen=one)
+            for words, one in zip(drawn, seen, strict=True)
+        ]
         maps = torch.from_numpy(np.stack(skies)).to(batch.image)
         return replace(batch, image=torch.cat([maps, batch.image[:, -1:]], 1))
 

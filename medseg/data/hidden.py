@@ -24,6 +24,7 @@ from medseg.sample import Sample
 BESIDE = ("mask", "spectrum")
 IN_UNIT = ("filled", "deviation", "samples")
 _SEEN = 0.5
+_FEW = 0.3
 
 
 def load(table: Table, record: Record) -> Sample:
@@ -43,8 +44,9 @@ def load(table: Table, record: Record) -> Sample:
         options = spaced(record, path, options=table.options)
         one = read_image(record.case, name, path=path, **options)
         first = first or _of_sphere(one, record, path)
-        what = f"{name} ({path})"
-        rows.append(onto_sphere(one.image[0], one.space, wanted=first.space, what=what))
+        rows.append(
+            onto_sphere(one.image[0], one.space, wanted=first.space, name=name, path=path)
+        )
     assert first is not None  # noqa: S101 -- there is a field
     values = np.stack(rows).astype(np.float64)
     seen = _seen(table, record, values, space=first.space)
@@ -93,7 +95,9 @@ def _seen(
     else:
         options = {k: v for k, v in table.options.items() if k == "ordering"}
         one = read_image(record.case, "mask", path=path, **options)
-        mask = onto_sphere(one.image[0], one.space, wanted=space, what=f"mask ({path})")
+        mask = onto_sphere(
+            one.image[0], one.space, wanted=space, name="mask", path=path, kind="mask"
+        )
         seen, name = np.nan_to_num(mask) > _SEEN, f"the mask {path}"
         _check_range(mask, f"case {record.case}: {name}")
         lost = int((seen & ~known).sum())
@@ -103,6 +107,13 @@ def _seen(
                 "that they are seen; set the mask to 0 there, or give no mask: then these pixels "
                 "are the holes"
             )
+    if seen.all() and isinstance(space, Sphere) and not space.whole:
+        raise ValueError(
+            f"case {record.case}: the file of the map lacks {space.npix - len(seen)} of the sky's "
+            f"{space.npix} pixels, and only holes among its own pixels are filled, of which there "
+            "are none; to have them filled write the map whole (partial=False, UNSEEN in the "
+            "holes)"
+        )
     if seen.all():
         cure = "the right mask" if path else "mask=PATH; 0 in the mask is a hole"
         raise ValueError(
@@ -113,6 +124,10 @@ def _seen(
             f"case {record.case}: {name} hides every pixel; a mask is 1 where the sky is seen and "
             "0 in the holes: is it inverted or the wrong file?"
         )
+    if seen.mean() < _FEW:
+        share = f"{1 - seen.mean():.0%}"
+        text = f"{name} hides {share} of the pixels; 1 is seen, 0 a hole: is it inverted?"
+        warnings.warn(text, stacklevel=3)
     return seen
 
 
@@ -132,10 +147,10 @@ def _check_range(mask: Float[np.ndarray, " n"], name: str) -> None:
 
 def prior_of(
     notes: Mapping[str, str], spectrum: Path | str | None, *, kind: str | None = None
-) -> Prior | None:
+) -> tuple[Prior, spectra.Spectrum] | None:
     """What a case says of its sky: a file of C_l, and its columns beam_arcmin and noise_uk.
 
-    None where it names no spectrum.
+    With it comes how the file was read; None where the case names no spectrum.
     """
     if not spectrum:
         return None
@@ -145,4 +160,5 @@ def prior_of(
             numbers[name] = float(notes.get(name) or 0)
         except ValueError:
             raise ValueError(f"the sheet's {name} is '{notes[name]}'; write a number") from None
-    return Prior(spectra.read(Path(spectrum), kind=kind).values, **numbers)
+    found = spectra.read(Path(spectrum), kind=kind)
+    return Prior(found.values, **numbers), found

@@ -283,9 +283,7 @@ def _of_fields(path: Path) -> bool:
 def _first_stem(paths: Sequence[Path]) -> str:
     from medseg.io import formats
 
-    stems = [formats.stem(path) for path in paths]
-    if len(set(paths)) == 1:
-        return stems[0]
+    stems = [formats.stem(path) for path in dict.fromkeys(paths)]
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)
         raise ValueError(f"two inputs have the stem '{twice}'; name the case with --case NAME")

@@ -14,6 +14,7 @@ from medseg.data.patches import Batches, Case, Patches, generator
 from medseg.data.phase import FourierShift
 from medseg.data.pictures import Pictures, points
 from medseg.data.prepared import Prepared, PreparedRecord
+from medseg.data.skyturns import Turn
 from medseg.data.transforms import Chain, Chance, Spatial
 from medseg.data.whole_skies import Skies
 from medseg.nn.conv import padded, sizes
@@ -204,7 +205,14 @@ class Whole:
 
 
 def _check_moves(meta: Mapping[str, Any], augment: Chain) -> None:
-    """Refuse to move spectra, whose labels lie in the image."""
+    """Refuse to move spectra, whose labels lie in the image, and to change targets' values."""
+    changing = [name for name, t in augment.transforms.items() if not isinstance(t, Turn)]
+    if meta.get("targets") and changing:
+        raise ValueError(
+            f"data.targets are channels too, and {' and '.join(changing)} of the augmentation "
+            "would change their values; set augment=none, or leave these out: "
+            + " ".join(f"'~augment.transforms.{name}'" for name in changing)
+        )
     if meta.get("complex_input") != "fft" or not meta.get("labels"):
         return
     moving = [n for n, t in augment.transforms.items() if isinstance(t, Spatial | FourierShift)]

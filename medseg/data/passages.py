@@ -24,6 +24,8 @@ def way(sample: Sample, spec: Mapping[str, Any]) -> Passage | Frame | Regrid:
         raise ValueError(f"case {sample.id} is {came}, and the model works on {wanted}: give one")
     if isinstance(sample.space, Sphere):
         part = spec.get("footprint")
+        if part is None and not sample.space.whole:  # what is not there is not known
+            part = (1, range(12))
         nside = spec["nside"] if spec.get("regrids") else None
         return Regrid.to(sample.space, nside, footprint=part and (part[0], part[1]))
     if spec.get("size"):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.data import classified, pairs, shapes, skies
+from medseg.data import classified, pairs, regressed, shapes, skies
 from medseg.data.pairs import Job, listed
 from medseg.data.shapes import ShapeJob, Shapes
 from medseg.data.sheet import Record
 from medseg.data.skies import SkyLabels
-from medseg.metrics import classification, landmarks, sky, structures
+from medseg.metrics import classification, landmarks, regression, sky, structures
 from medseg.metrics.structures import Structure
 
 
@@ -29,6 +29,7 @@ class Plan:
         shapes: of contours.
         classes: of whole cases.
         fields: of filled skies.
+        targets: of maps of numbers.
     """
 
     jobs: tuple[Job, ...]
@@ -40,6 +41,7 @@ class Plan:
     shapes: Shapes | None = None
     classes: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     @property
     def on_sphere(self) -> bool:
@@ -49,7 +51,8 @@ class Plan:
     @property
     def in_mm(self) -> bool:
         """Whether surfaces in space are scored, to which the tolerance applies."""
-        return not (self.shapes or self.classes or self.fields or self.on_sphere)
+        told = self.shapes or self.classes or self.fields or self.targets
+        return not (told or self.on_sphere)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -58,6 +61,8 @@ class Plan:
             return classification.columns(self.classes)
         if self.fields:
             return sky.METRICS
+        if self.targets:
+            return regression.METRICS
         if self.on_sphere:
             return sky.MASKS
         return landmarks.METRICS if self.shapes else structures.METRICS
@@ -72,6 +77,12 @@ class _Call:
     every: Sequence[Record]
     chosen: Sequence[Record]
     recipe: Mapping[str, Any]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the reference's maps are read: as its recipe says, in the unit asked for."""
+        told = dict(self.recipe.get("reading") or {})
+        return told | ({"unit": self.options.unit} if self.options.unit else {})
 
     def part(self, records: Sequence[Record]) -> Sequence[Record]:
         """Those of the shard that was asked for."""
@@ -90,6 +101,9 @@ def plan(options: argparse.Namespace) -> Plan:
     cases = [record.case for record in records]
     call = _Call(options, cases, every, chosen, pairs.recipe_of(options.reference))
     filled = classified.predictions(options.predictions, skies.TASK)
+    numbers = classified.predictions(options.predictions, regressed.TASK)
+    if numbers or (call.recipe.get("targets") and not filled):
+        return _of_numbers(call)
     if filled or skies.alone(chosen):
         return _of_skies(call)
     named = classified.predictions(options.predictions)
@@ -98,20 +112,37 @@ def plan(options: argparse.Namespace) -> Plan:
     return _of_masks(call)
 
 
+def _of_numbers(call: _Call) -> Plan:
+    """The plan for predicted maps of numbers."""
+    sheet = _sheet(call, "maps of numbers", columns="case and the targets'")
+    sidecars = pairs.sidecars(call.options.predictions, call.chosen)
+    targets = regressed.targets_of(call.chosen, sidecars, recipe=call.recipe)
+    paths = pairs.predictions(call.options.predictions)
+    about: dict[str, Any] = {"sidecars": sidecars, "sheet": sheet, "targets": targets}
+    part = call.part(call.chosen)
+    jobs = regressed.jobs_of(part, paths, **about, options=call.reading)
+    warnings = tuple(pairs.strangers(skies.maps_of(paths), call.cases))
+    return Plan(jobs, call.every, call.chosen, sidecars, warnings, targets=targets)
+
+
+def _sheet(call: _Call, what: str, *, columns: str) -> Path:
+    """The reference's sheet, which alone can say what maps should be."""
+    sheet = pairs.sheet_of(call.options.reference)
+    if sheet is None:
+        raise ValueError(
+            f"--reference {call.options.reference} is a folder, and the predictions are {what}; "
+            f"give a sheet with the columns {columns}"
+        )
+    return sheet
+
+
 def _of_skies(call: _Call) -> Plan:
     """The plan for filled skies."""
     options = call.options
-    sheet = pairs.sheet_of(options.reference)
-    if sheet is None:
-        raise ValueError(
-            f"--reference {options.reference} is a folder, and the predictions are filled maps; "
-            "give a sheet with the columns case, map (or Q and U, or T, Q and U) and mask"
-        )
+    columns = "case, map (or Q and U, or T, Q and U) and mask"
+    sheet = _sheet(call, "filled maps", columns=columns)
     sidecars = pairs.sidecars(options.predictions, call.chosen)
     fields = skies.fields_of(call.chosen, sidecars)
-    reading = dict(call.recipe.get("reading") or {})
-    if options.unit:
-        reading["unit"] = options.unit
     paths = pairs.predictions(options.predictions)
     jobs = skies.jobs_of(
         call.part(call.chosen),
@@ -119,7 +150,7 @@ def _of_skies(call: _Call) -> Plan:
         sidecars=sidecars,
         sheet=sheet,
         fields=fields,
-        options=reading,
+        options=call.reading,
     )
     warnings = pairs.strangers(skies.maps_of(paths), call.cases)
     every, asked = ([skies.files(r) for r in records] for records in (call.every, call.chosen))

@@ -121,7 +121,7 @@ class Place:
                 elif isinstance(one, bytes):
                     write_bytes(self.path(what), one)
                 else:
-                    meta = _meta(sample, what)
+                    meta = _meta(sample, what, facts.get("targets", {}))
                     formats.write(self.path(what), one, grid=sample.space, meta=meta)
                 outputs[what]["sha256"] = hash_file(self.path(what))
             write_json(self.sidecar, content)
@@ -140,11 +140,15 @@ class Place:
         return _read(self.sidecar)
 
 
-def _meta(sample: Sample, what: str) -> Mapping[str, Any]:
-    """The facts that an output's file keeps; on the sphere only some have the map's unit."""
+def _meta(sample: Sample, what: str, targets: Mapping[str, str | None]) -> Mapping[str, Any]:
+    """The facts that an output's file keeps; on the sphere only some have the map's unit.
+
+    Predicted targets are columns of their own names, with their unit where all have one.
+    """
     if isinstance(sample.space, Grid) or what in sample.meta.get("in_unit", ()):
         return sample.meta
-    return healpix.plain(sample.meta)
+    units = set(targets.values())
+    return healpix.plain(sample.meta, *targets, unit=units.pop() if len(units) == 1 else None)
 
 
 def _read(sidecar: Path) -> dict[str, Any]:

@@ -295,6 +295,7 @@ def _write_case(table: Table, record: Record, recipe: Recipe, folder: Path) -> N
         "slices": record.slices,
         "statistics": found,
         "present": present,
+        "units": sample.meta.get("units", {}),
         "foreground": foreground,
         "notes": dict(record.notes),
         "recipe": recipe.content(),
@@ -317,7 +318,7 @@ def _scaled(
             values, numbers = complex_input.working(
                 sample.image[piece],
                 passage,
-                method=recipe.intensity,
+                method=recipe.scaling(names[0]),
                 definition=recipe.complex_input,
                 slice_axis=recipe.slice_axis,
             )
@@ -365,6 +366,7 @@ def _write_index(
         "classes": recipe.classes,
         "nside": recipe.nside,
         "footprint": recipe.footprint,
+        "targets": recipe.targets,
         "regrids": recipe.regrids,
         "reading": recipe.reading,
         "slice_axis": recipe.slice_axis,

@@ -75,6 +75,16 @@ class Prepared:
         self.channels: tuple[str, ...] = tuple(self.meta["channels"])
         self._records = self._join()
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The channels that are to be predicted, the last ones; most data have none."""
+        return tuple(self.meta.get("targets") or ())
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The channels that a network sees."""
+        return tuple(name for name in self.channels if name not in self.targets)
+
     def _join(self) -> list[PreparedRecord]:
         rows: list[tuple[int, dict[str, Any]]] = []
         for path in index_parts(self.folder, missing="error"):
@@ -144,7 +154,11 @@ class Prepared:
             subject=record.subject,
             split=record.split,
             sources={name: source["path"] for name, source in record.sources.items()},
-            meta={"present": self._present(record), "native": dict(record.native)},
+            meta={
+                "present": self._present(record),
+                "native": dict(record.native),
+                "units": about.get("units", {}),
+            },
         )
 
 

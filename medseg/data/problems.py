@@ -96,7 +96,9 @@ def examine(
         if channel == "spectrum" and case.sky is not None:
             case.problems += sky_check.of_spectrum(record, path, nside=case.sky.nside)
             continue
-        read = partial(_read_image, volume=chosen[channel], spacing_mm=spacing)
+        options, told = sky_check.reading(record, channel, path=path)
+        case.notes += told
+        read = partial(_read_image, volume=chosen[channel], spacing_mm=spacing, **options)
         _channel(case, channel, path, read, slice_axis)
     if record.label is not None and case.sky is not None:
         case.problems += sky_check.of_label(record, record.label, labels=labels, first=case.sky)
@@ -127,7 +129,6 @@ def _channel(
     if isinstance(found.space, Sphere):
         case.problems += sky_check.of_channel(case.record, channel, found=found, first=case.sky)
         case.problems += sky_check.of_holes(case.record, channel, found=found, maps=case.maps)
-        case.notes += sky_check.notes(case.record, channel, found=found)
         case.sky = case.sky or found.space
         case.maps.append(found)
         return
@@ -181,11 +182,16 @@ def _unlabelled(record: Record) -> Problem:
     return Problem(record.case, "missing label", found, "a label file", cure)
 
 
-def _read_image(path: Path, volume: int | None, spacing_mm: str | None) -> Sample:
+def _read_image(
+    path: Path,
+    volume: int | None,
+    spacing_mm: str | None,
+    **options: Any,  # noqa: ANN401 -- each format's own
+) -> Sample:
     from medseg.io import formats
 
     plane = spacing_mm is not None and formats.accepts(path, "spacing_mm")
-    return formats.read(path, volume=volume, spacing_mm=spacing_mm if plane else None)
+    return formats.read(path, volume=volume, spacing_mm=spacing_mm if plane else None, **options)
 
 
 def _read_label(

@@ -40,6 +40,7 @@ class Recipe:
     reading: Mapping[str, Any] = field(default_factory=dict)
     nside: int | None = None
     footprint: Footprint | None = None
+    targets: tuple[str, ...] = ()
     regrids: bool = False  # whether maps come to one nside, or keep their own in prediction
 
     @classmethod
@@ -73,13 +74,14 @@ class Recipe:
             reading=dict(content.get("reading") or {}),
             nside=None if content.get("nside") is None else check_nside(content["nside"]),
             footprint=_footprint(content.get("footprint")),
+            targets=_targets(content, named),
         )
 
     def settled(self, table: Table) -> "Recipe":
         """With the slice axis of the first case in place of none."""
         if not table.records():
             raise ValueError(f"{table.path} holds no case")
-        if self.slice_axis is not None:
+        if self.slice_axis is not None and not self.targets:
             return self  # a volume's
         from medseg.io import formats
 
@@ -93,6 +95,10 @@ class Recipe:
             space = formats.read_header(path, volume=volume, **options)
             if isinstance(space, Sphere):
                 return replace(self, nside=self.nside or space.nside, regrids=bool(self.nside))
+            if self.targets:
+                raise ValueError(
+                    f"{path} is an image, and data.targets is for maps of the sphere; leave it out"
+                )
             return replace(self, slice_axis=coarsest_axis(space))
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"case {first.case}: {error}") from error
@@ -101,8 +107,21 @@ class Recipe:
         """Everything that decides the arrays of a case, as plain JSON values."""
         fields = ("channels", "labels", "spacing_mm", "intensity", "slice_axis", "volume")
         found: dict[str, Any] = plain({name: getattr(self, name) for name in fields})
-        own = ("organs", "size", "complex_input", "classes", "reading", "nside", "footprint")
+        own = (
+            "organs",
+            "size",
+            "complex_input",
+            "classes",
+            "reading",
+            "nside",
+            "footprint",
+            "targets",
+        )
         return {"format": FORMAT, **found, **{n: plain(v) for n in own if (v := getattr(self, n))}}
+
+    def scaling(self, channel: str) -> str:
+        """The method that scales a channel; targets keep their own numbers."""
+        return "none" if channel in self.targets else self.intensity
 
     def passage(self, native: Grid | Sphere) -> Passage | Frame | Regrid:
         """The way from a scan's own grid, or a map's pixels, to those that this recipe wants."""
@@ -139,6 +158,31 @@ def _classes(content: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[str,
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise ValueError(f"data.classes={list(classes)}; give at least two names, each once")
     return classes
+
+
+def _targets(content: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[str, ...]:
+    targets = tuple(str(name) for name in content.get("targets") or ())
+    if not targets:
+        return ()
+    for other in ("labels", "organs", "classes", "complex_input"):
+        if named if other == "labels" else content.get(other):
+            raise ValueError(
+                f"data.targets={list(targets)} has maps predicted, and data.{other} is of other "
+                "tasks; leave one of them out"
+            )
+    channels = [str(name) for name in content["channels"]]
+    stray = [name for name in targets if name not in channels]
+    if stray:
+        raise ValueError(
+            f"data.targets names '{stray[0]}', which data.channels ({', '.join(channels)}) has "
+            "not; name inputs there and then targets"
+        )
+    if len(targets) == len(channels) or tuple(channels[-len(targets) :]) != targets:
+        raise ValueError(
+            f"data.targets={list(targets)} must end data.channels={channels}, in this order and "
+            "behind an input, such as data.channels=[x,y] data.targets=[y]"
+        )
+    return targets
 
 
 def _footprint(given: Any) -> Footprint | None:  # noqa: ANN401 -- any YAML value

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from medseg.data import classified, pairs, shapes, skies
+from medseg.data import classified, pairs, regressed, shapes, skies
 from medseg.data.classified import ClassJob
 from medseg.data.pairs import Job, Result
 from medseg.data.pool import count_workers, each
+from medseg.data.regressed import RegressJob
 from medseg.data.shapes import ShapeJob
 from medseg.data.skies import SkyJob, SkyLabels
 from medseg.io import formats
@@ -34,6 +35,8 @@ def scored(jobs: Sequence[Job], workers: int | None) -> list[Result]:
     one: Any = shapes.score if contours else skies.score if filled else pairs.score
     if any(isinstance(job, SkyLabels) for job in jobs):
         one = skies.score_labels
+    if any(isinstance(job, RegressJob) for job in jobs):
+        one = regressed.score
     return each(one, tasks, workers=max(1, workers), what="evaluate")
 
 

@@ -17,7 +17,7 @@ from medseg.data.pairs import Job, Result, broken_off, listed
 from medseg.data.sheet import Record
 from medseg.geometry.sphere import Sphere, nested
 from medseg.io import formats, skytable
-from medseg.io.skyfit import fitted
+from medseg.io.skyfit import Kind, fitted
 from medseg.metrics.sky import LEVELS, Filled, score_masks, score_sky
 from medseg.metrics.skypower import Spectra
 from medseg.metrics.structures import Structure
@@ -216,7 +216,7 @@ def reference(job: SkyJob) -> tuple[Sky, Bool[np.ndarray, " n"], Sphere, str | N
         rows = [_whole(one, space, path=job.maps[field]) for field, one in maps.items()]
         own = {k: v for k, v in job.options.items() if k == "ordering"}
         mask = formats.read(job.mask, channel="mask", **own)
-        seen = np.nan_to_num(_whole(mask, space, path=job.mask)[0]) > 0.5
+        seen = np.nan_to_num(_whole(mask, space, path=job.mask, kind="mask")[0]) > 0.5
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"case {name}: {error}") from error
     truth = np.concatenate(rows)
@@ -245,11 +245,17 @@ def _sphere(sample: Sample, path: Path) -> Sphere:
     return sample.space
 
 
-def _whole(sample: Sample, like: Sphere, *, path: Path) -> Sky:
+def _whole(sample: Sample, like: Sphere, *, path: Path, kind: Kind = "map") -> Sky:
     """Channels on all pixels of the sky in NESTED order, NaN where there is none."""
     own = like.nested()
     values = fitted(
-        sample.image, _sphere(sample, path), like=own, name=str(path), against="the reference"
+        sample.image,
+        _sphere(sample, path),
+        like=own,
+        name=kind,
+        path=path,
+        against="the reference",
+        kind=kind,
     )
     if own.whole:
         return values.astype(np.float64)
@@ -321,8 +327,8 @@ def score_labels(job: SkyLabels) -> Result:
         if job.prediction is None:
             raise ValueError(job.reason or "there is no prediction of this name")
         found = fitted(
-            *labels(job.prediction), like=space, name=str(job.prediction),
-            against="the reference", whole=True,
+            *labels(job.prediction), like=space, name="labels", path=job.prediction,
+            against="the reference", kind="labels",
         )  # fmt: skip
     except (ValueError, OSError, EOFError) as error:
         reason = str(error)

@@ -2,19 +2,45 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from medseg.data.align import onto_sphere
+from medseg.data.align import onto_sphere, sky_kind
 from medseg.data.sheet import Problem, Record
 from medseg.data.spaces import Space
+from medseg.data.table import spaced
 from medseg.geometry.sphere import Sphere
-from medseg.io import skytable
+from medseg.io import formats, skytable
 from medseg.io import spectrum as spectra
 from medseg.sample import Sample
 
 SEEN = 0.5
 TEMPERATURES = ("map", "T", "Q", "U")
+
+
+def reading(record: Record, channel: str, *, path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Options that the channel's file is read with here, and a note if its unit is not known.
+
+    The sheet's unit counts, as it does for `predict`. A temperature without any is taken as it is.
+    """
+    try:
+        if not path.exists() or not formats.accepts(path, "unit"):
+            return {}, []
+        options = spaced(record, path, options={}) | {"channel": channel}
+        if channel not in TEMPERATURES or "unit" in options:
+            return options, []
+        with skytable.opened(path) as sky:
+            known = any(skytable.micro_kelvin(unit) is not None for unit in sky.units)
+    except (ValueError, OSError, EOFError):
+        return {}, []  # told when it is read
+    if known:
+        return options, []
+    note = (
+        f"{record.case}, {channel}: {path} says no unit of temperature; give --unit mK (or K, uK; "
+        "in recipes data.reading.unit, in the sheet a column unit)"
+    )
+    return {**options, "unit": "uK"}, [note]
 
 
 def of_channel(
@@ -35,7 +61,7 @@ def of_channel(
             "give the right mask",
         )  # fmt: skip
     if first is not None:
-        yield from _pixels(record, values, space=found.space, first=first, what=where)
+        yield from _pixels(record, values, space=found.space, first=first, what=channel)
 
 
 def of_holes(
@@ -46,7 +72,7 @@ def of_holes(
         return
     for one in maps:
         try:
-            own = onto_sphere(one.image[0], one.space, wanted=found.space, what="the map")
+            own = onto_sphere(one.image[0], one.space, wanted=found.space, name="the map")
         except ValueError:
             continue  # told as geometry
         known = np.isfinite(own)
@@ -73,28 +99,16 @@ def of_spectrum(record: Record, path: Path, *, nside: int) -> Iterator[Problem]:
         )  # fmt: skip
 
 
-def notes(record: Record, channel: str, *, found: Sample) -> Iterator[str]:
-    """That a map of temperatures says no unit."""
-    if channel in TEMPERATURES and skytable.micro_kelvin(found.meta.get("unit") or "") is None:
-        path = record.paths.get(channel)
-        yield (
-            f"{record.case}, {channel}: {path} says no unit of temperature; give --unit mK (or K, "
-            "uK; in recipes data.reading.unit)"
-        )
-
-
 def of_label(
     record: Record, path: Path, *, labels: Mapping[str, Sequence[int]], first: Space
 ) -> Iterator[Problem]:
     """A label map that cannot be read, of other pixels, or with values that no class names."""
-    from medseg.io import formats
-
     try:
         values, space, _ = formats.read_labels(path)
     except (ValueError, OSError, EOFError) as error:
         yield Problem(record.case, "unreadable", str(error), "a label map", "mend the file")
         return
-    yield from _pixels(record, values, space=space, first=first, what=f"label {path}")
+    yield from _pixels(record, values, space=space, first=first, what="label")
     named = {0, *(value for group in labels.values() for value in group)}
     stray = sorted(set(np.unique(values).tolist()) - named) if labels else []
     if stray:
@@ -108,7 +122,8 @@ def _pixels(
     record: Record, values: np.ndarray, *, space: Space, first: Space, what: str
 ) -> Iterator[Problem]:
     try:
-        onto_sphere(values, space, wanted=first, what=what)
+        path = record.label if what == "label" else record.paths.get(what)
+        onto_sphere(values, space, wanted=first, name=what, path=path, kind=sky_kind(what))
     except ValueError as error:
         found, _, cure = str(error).partition("; ")
         wanted = str(first) if isinstance(first, Sphere) else "an image"

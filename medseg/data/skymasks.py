@@ -12,13 +12,13 @@ from typing import cast
 import numpy as np
 from jaxtyping import Bool
 
-import medseg
 from medseg.geometry.sphere import Regrid, Sphere, centres, ring_numbers
 from medseg.geometry.symmetry import rotate_mask
 from medseg.io import healpix
+from medseg.provenance import shipped
 
 KINDS = ("wmap", "rotated", "cuts", "rotated_cuts")
-SHIPPED = Path("data/samples/sky/mask.fits.gz")
+SHIPPED = "data/samples/sky/mask.fits.gz"
 _LATITUDE_DEG = (5.0, 30.0)
 _RADIUS_DEG = (0.5, 3.0)
 _MOST_DISCS = 200
@@ -84,7 +84,7 @@ def survey(nside: int, base: str) -> Bool[np.ndarray, " n"]:
     Raises:
         ValueError: it is not of the whole sky, or hides nothing or all of it.
     """
-    path = shipped() if base == "wmap" else Path(base)
+    path = shipped(SHIPPED) if base == "wmap" else Path(base)
     found = healpix.read(path, channel="mask")
     sphere = cast(Sphere, found.space)
     seen = Regrid.to(sphere, nside).image(np.nan_to_num(found.image))[0] > 0.5
@@ -95,12 +95,3 @@ def survey(nside: int, base: str) -> Bool[np.ndarray, " n"]:
         )
     seen.setflags(write=False)
     return seen
-
-
-def shipped() -> Path:
-    """The WMAP mask that comes along, in a checkout or an installed package."""
-    package = Path(medseg.__file__).parent
-    for home in (package / "_workflow", package.parent):
-        if (home / SHIPPED).is_file():
-            return home / SHIPPED
-    raise FileNotFoundError(f"no {SHIPPED} beside {package}; reinstall medseg, or name your mask")

@@ -1,12 +1,15 @@
 """What a picture of one scored sky shows: truth, holes, fill and error, or both label maps."""
 
 import contextlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
 
+from medseg.data import regressed
 from medseg.data.labels import values_in
 from medseg.data.pairs import Job
+from medseg.data.regressed import RegressJob
 from medseg.data.skies import SkyJob, SkyLabels, labels, predicted, reference
 from medseg.drawing.sky import Panel, panels
 from medseg.geometry.sphere import Sphere
@@ -23,7 +26,29 @@ def picture(job: Job) -> bytes:
         return panels(_filled(job), unit=UNIT, columns=3)
     if isinstance(job, SkyLabels):
         return panels(_segmented(job), columns=3)
+    if isinstance(job, RegressJob):
+        return panels(_numbers(job), columns=3)
     raise TypeError(f"case {job.record.case} is no sky")
+
+
+def _numbers(job: RegressJob) -> list[Panel]:
+    """Of each target the truth, the prediction on the truth's own scale, and the error."""
+    truth, space = regressed.reference(job)
+    found = None
+    with contextlib.suppress(ValueError, OSError, EOFError):
+        found = regressed.predicted(job, truth, space=space)
+    units = job.sidecar.get("targets") or {}
+    chosen = []
+    for place, name in enumerate(job.targets):
+        low, high = (float(n) for n in np.nanpercentile(truth[place], (1, 99)))
+        about: dict[str, Any] = {"limits": (low, high), "unit": units.get(name) or ""}
+        chosen.append(Panel(truth[place], f"{name}: truth", **about))
+        if found is not None:
+            half = (high - low) / 2
+            chosen.append(Panel(found[place], f"{name}: predicted", **about))
+            error = found[place] - truth[place]
+            chosen.append(Panel(error, f"{name}: error", **about | {"limits": (-half, half)}))
+    return chosen
 
 
 def _filled(job: SkyJob) -> list[Panel]:
@@ -63,7 +88,7 @@ def _segmented(job: SkyLabels) -> list[Panel]:
     truth, space = labels(job.record.label)
     found = None
     with contextlib.suppress(ValueError, OSError, EOFError):
-        found = fitted(*labels(job.prediction), like=space, whole=True)
+        found = fitted(*labels(job.prediction), like=space, kind="labels")
     sides = [truth] if found is None else [truth, found]
     values = sorted({v for side in sides for v in values_in(side)} - {0})
     known = job.structures or tuple(Structure(str(v), (v,), (v,)) for v in values)

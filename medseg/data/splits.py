@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 MASK = "mask"  # the channel that says what is seen of a sky; cases may share it
 _SAME = (
-    *("channels", "labels", "instances", "organs", "classes", "size"),
+    *("channels", "targets", "labels", "instances", "organs", "classes", "size"),
     *("complex_input", "reading"),
     *("spacing_mm", "intensity", "slice_axis", "nside", "footprint"),
 )

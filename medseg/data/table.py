@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer, Num
 
 from medseg.data import labels as naming
 from medseg.data import sheet
-from medseg.data.align import MISALIGNED_MM, onto, onto_sphere, unaligned
+from medseg.data.align import MISALIGNED_MM, onto, onto_sphere, sky_kind, unaligned
 from medseg.data.sheet import Record
 from medseg.data.spaces import Space, as_grid
 from medseg.geometry.grid import Grid
@@ -163,6 +163,7 @@ class Table:
     def _image(self, record: Record) -> tuple[Space, Num[np.ndarray, " c *n"], dict[str, Any]]:
         grid: Space | None = None
         meta: dict[str, Any] = {}
+        units: dict[str, str | None] = {}
         image = np.zeros(0, dtype=np.float32)
         chosen = volumes(record, self.volume)
         for index, channel in enumerate(self.channels):
@@ -177,8 +178,9 @@ class Table:
                 series=self.series,
                 **spaced(record, path, options=self.options),
             )
+            units |= {channel: one.meta["unit"]} if "unit" in one.meta else {}
             if grid is None:
-                grid, meta = one.space, dict(one.meta)
+                grid, meta = one.space, {**one.meta, "units": units}
                 image = np.zeros((len(self.channels), *grid.shape), dtype=np.float32)
             if np.iscomplexobj(one.image) and not np.iscomplexobj(image):
                 image = image.astype(np.complex64)
@@ -195,8 +197,8 @@ class Table:
         """The array on the first channel's own axes, if it holds the same points in any order."""
         if isinstance(grid, Sphere) or isinstance(first, Sphere):
             path = record.label if what == "label" else record.paths[what]
-            told = f"case {record.case}: {what} ({path})"
-            return onto_sphere(array, grid, wanted=first, what=told)
+            told = f"case {record.case}: {what}"
+            return onto_sphere(array, grid, wanted=first, name=told, path=path, kind=sky_kind(what))
         same = onto(array, grid, wanted=first)
         if same is not None:
             return np.ascontiguousarray(same)

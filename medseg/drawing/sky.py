@@ -68,37 +68,6 @@ class Panel:
         return self.colours == "diverging" and self.limits is None
 
 
-def mollweide(
-    values: Num[np.ndarray, " n"],
-    *,
-    width: int = 640,
-    limits: tuple[float, float] | None = None,
-    title: str = "",
-    unit: str = "",
-    mask: Bool[np.ndarray, " n"] | None = None,
-    colours: str = "diverging",
-    legend: Sequence[str] = (),
-) -> "Image":
-    """A map of the whole sky in NESTED order with its title and scale, `width` pixels wide.
-
-    Args:
-        values: NaN and HEALPix's UNSEEN are grey; labels are whole numbers from 0.
-        width: of the picture.
-        limits: values at the scale's ends; if None, such that a hundredth lies beyond, and
-            symmetric about zero for `diverging`.
-        title: over the map.
-        unit: beside the scale.
-        mask: which pixels are shown; the others are grey.
-        colours: `diverging`, `sequential` or `labels`.
-        legend: names of labels 0, 1, …; a number where there is none.
-
-    Raises:
-        ValueError: other colours, or values that are not a whole sky.
-    """
-    panel = Panel(values, title, mask, colours, limits, unit, legend)
-    return _picture(panel, width, limits or common_limits([panel]), bar=True)
-
-
 def panels(
     chosen: Sequence[Panel],
     *,
@@ -121,7 +90,7 @@ def panels(
     columns = columns or min(len(chosen), 3)
     common = [panel for panel in chosen if panel.shares]
     limits = limits or common_limits(common)
-    made = [_picture(p, width, _ends(p, limits), bar=not p.shares) for p in chosen]
+    made = [mollweide(p, width=width, limits=limits if p.shares else None) for p in chosen]
     rows = [made[start : start + columns] for start in range(0, len(made), columns)]
     heights = [max(picture.height for picture in row) + GAP for row in rows]
     across, down = columns * (width + GAP) + GAP, sum(heights) + GAP
@@ -137,32 +106,21 @@ def panels(
     return buffer.getvalue()
 
 
-def common_limits(chosen: Sequence[Panel]) -> tuple[float, float]:
-    """Ends of one scale for maps, a hundredth of whose shown values lie beyond it."""
-    parts = [np.asarray(panel.values[_shown(panel)], dtype=float) for panel in chosen]
-    known = np.concatenate(parts) if parts else np.empty(0)
-    if not known.size:
-        return (-1.0, 1.0)
-    if chosen[0].colours == "diverging":
-        high = float(np.percentile(np.abs(known), TAIL)) or 1.0
-        return (-high, high)
-    low, high = (float(v) for v in np.percentile(known, [100 - TAIL, TAIL]))
-    return (low, high if high > low else low + 1.0)
+def mollweide(
+    panel: Panel, *, width: int = 640, limits: tuple[float, float] | None = None
+) -> "Image":
+    """One map of the whole sky with its title, `width` pixels wide.
 
+    Without limits it has a scale of its own below it: the panel's, or such that a hundredth lies
+    beyond, symmetric about zero for `diverging`.
 
-def _ends(panel: Panel, common: tuple[float, float]) -> tuple[float, float]:
-    return common if panel.shares else panel.limits or common_limits([panel])
-
-
-def _shown(panel: Panel) -> Bool[np.ndarray, " n"]:
-    values = np.asarray(panel.values, dtype=float)
-    seen: Bool[np.ndarray, " n"] = np.isfinite(values) & (values > UNSEEN)
-    return seen if panel.mask is None else seen & panel.mask
-
-
-def _picture(panel: Panel, width: int, limits: tuple[float, float], *, bar: bool) -> "Image":
+    Raises:
+        ValueError: other colours, or values that are not a whole sky.
+    """
     from PIL import Image, ImageDraw
 
+    bar = limits is None
+    limits = limits or panel.limits or common_limits([panel])
     fine = width * SMOOTH
     place, inside = _projected(nside_of(len(panel.values)), fine)
     colour = np.where(_shown(panel)[:, None], _coloured(panel, limits), np.array(HOLE, np.uint8))
@@ -183,6 +141,25 @@ def _picture(panel: Panel, width: int, limits: tuple[float, float], *, bar: bool
         scale = _bar(width, limits, panel.unit, panel.colours)
         sheet.paste(scale, (0, top + sky.height))
     return sheet
+
+
+def common_limits(chosen: Sequence[Panel]) -> tuple[float, float]:
+    """Ends of one scale for maps, a hundredth of whose shown values lie beyond it."""
+    parts = [np.asarray(panel.values[_shown(panel)], dtype=float) for panel in chosen]
+    known = np.concatenate(parts) if parts else np.empty(0)
+    if not known.size:
+        return (-1.0, 1.0)
+    if chosen[0].colours == "diverging":
+        high = float(np.percentile(np.abs(known), TAIL)) or 1.0
+        return (-high, high)
+    low, high = (float(v) for v in np.percentile(known, [100 - TAIL, TAIL]))
+    return (low, high if high > low else low + 1.0)
+
+
+def _shown(panel: Panel) -> Bool[np.ndarray, " n"]:
+    values = np.asarray(panel.values, dtype=float)
+    seen: Bool[np.ndarray, " n"] = np.isfinite(values) & (values > UNSEEN)
+    return seen if panel.mask is None else seen & panel.mask
 
 
 @lru_cache(maxsize=8)

@@ -70,5 +70,5 @@ def equirectangular(nside: int) -> tuple[Int[np.ndarray, "r c"], Int[np.ndarray,
 
 def _frozen(array: Int[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
     array = np.ascontiguousarray(array, dtype=np.int64)
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array

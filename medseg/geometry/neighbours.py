@@ -34,7 +34,7 @@ def neighbours(nside: int) -> Int[np.ndarray, "n 8"]:
     each face, so that 24 pixels of the sky have seven. Read-only.
     """
     found = neighbours_of(np.arange(FACES * check_nside(nside) ** 2), nside)
-    found.flags.writeable = False
+    found.setflags(write=False)
     return found
 
 
@@ -53,7 +53,7 @@ def places(nside: int) -> tuple[Numbers, Numbers, Numbers]:
     """Face, x and y of each NESTED pixel. Read-only."""
     found = _places(np.arange(FACES * check_nside(nside) ** 2), nside)
     for part in found:
-        part.flags.writeable = False
+        part.setflags(write=False)
     return found
 
 

@@ -64,16 +64,6 @@ class Sphere:
         """The pixels there are, as the one axis of a map."""
         return (self.npix if self.pixels is None else len(self.pixels),)
 
-    @property
-    def resolution_arcmin(self) -> float:
-        """The side of a pixel: the root of its area, in arc minutes."""
-        return float(np.degrees(np.sqrt(4 * np.pi / self.npix)) * 60)
-
-    @property
-    def area_deg2(self) -> float:
-        """The area of a pixel; all have the same."""
-        return float(4 * np.pi / self.npix * np.degrees(1) ** 2)
-
     def numbers(self) -> Integer[np.ndarray, " n"]:
         """The number of each pixel that is there."""
         return np.arange(self.npix) if self.pixels is None else np.asarray(self.pixels)
@@ -298,5 +288,5 @@ def centres(nside: int, *, nest: bool = True) -> Float[np.ndarray, "n 3"]:
     import healpy
 
     found = np.stack(healpy.pix2vec(nside, np.arange(FACES * nside**2), nest=nest), 1)
-    found.flags.writeable = False
+    found.setflags(write=False)
     return found

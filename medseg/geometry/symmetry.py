@@ -25,7 +25,7 @@ def symmetries(nside: int) -> Int[np.ndarray, "16 n"]:
     centres: `centres[symmetries[g]] = centres @ matrices()[g].T`. Read-only.
     """
     found = np.stack(list(each_symmetry(nside)))
-    found.flags.writeable = False
+    found.setflags(write=False)
     return found
 
 
@@ -53,7 +53,7 @@ def matrices() -> Float[np.ndarray, "16 3 3"]:
             for mirrored, flip, turn in _elements()
         ]
     )
-    found.flags.writeable = False
+    found.setflags(write=False)
     return found
 
 

@@ -181,9 +181,12 @@ def write(path: Path, array: Shaped[np.ndarray, "..."], *, grid: Sphere, meta: M
             packed.write(content.getbuffer())
 
 
-def plain(meta: Meta, *columns: str) -> dict[str, Any]:
-    """Facts for values that are no temperatures (probabilities, masks): no unit, other columns."""
-    return {**meta, "unit": None, "columns": list(columns), "dtype": None, "polcconv": ""}
+def plain(meta: Meta, *columns: str, unit: str | None = None) -> dict[str, Any]:
+    """Facts for values that are not the map's own (probabilities, masks): other columns, no unit.
+
+    A `unit` is that of other numbers; temperatures are written in µK.
+    """
+    return {**meta, "unit": unit, "columns": list(columns), "dtype": None, "polcconv": ""}
 
 
 def _picked(sky: SkyTable, channel: str | None, field: Field | None) -> list[int]:
@@ -192,15 +195,21 @@ def _picked(sky: SkyTable, channel: str | None, field: Field | None) -> list[int
         asked = str(field).split(",") if isinstance(field, int | str) else field
         return [_asked(sky, one) for one in asked]
     names = [skytable.plain(name) for name in sky.names]
-    if len(names) == 1 or channel == "mask":
+    if channel == "mask":
         return [names.index("MASK") if "MASK" in names else 0]
     kinds = [skytable.stokes(name) for name in sky.names]
     kind = "T" if channel in (None, "map") else skytable.stokes(channel or "")
+    if len(names) == 1:
+        if channel and kind:
+            _check_stokes(sky, kinds[0], channel=channel, wanted=kind)
+        return [0]
     if channel and skytable.plain(channel) in names:
         return [names.index(skytable.plain(channel))]
     if kind in kinds and kind:
         return [kinds.index(kind)]
     if channel in (None, "map"):
+        if channel:
+            _check_stokes(sky, kinds[0], channel=channel, wanted=kind)
         return [0]
     if kind and len(names) == 3 and not any(kinds):
         return ["TQU".index(kind)]
@@ -208,6 +217,16 @@ def _picked(sky: SkyTable, channel: str | None, field: Field | None) -> list[int
         f"{sky.path} has {len(names)} columns and none is named {channel}; choose with --field (in "
         f"recipes data.reading.field): {skytable.listed(sky.names)}"
     )
+
+
+def _check_stokes(sky: SkyTable, kind: str, *, channel: str, wanted: str) -> None:
+    """Refuse a column of polarisation where a temperature, or the other of Q and U, is wanted."""
+    if kind in {"Q", "U"} and kind != wanted:
+        names = skytable.listed(sky.names)
+        raise ValueError(
+            f"{sky.path} holds Stokes {kind} ({names}), and {channel} is Stokes {wanted}; name the "
+            "channels Q=PATH and U=PATH, or choose the column to read with --field"
+        )
 
 
 def _asked(sky: SkyTable, field: int | str) -> int:

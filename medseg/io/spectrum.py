@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-import medseg
 from medseg.geometry.spectrum import KINDS
 from medseg.io import skytable
+from medseg.provenance import shipped
 
 SCALES = ("cl", "dl")
 
@@ -69,7 +69,7 @@ def read(path: Path, *, kind: str | None = None) -> Spectrum:
         ValueError: it cannot be read, has gaps, or is no spectrum of a real sky.
     """
     if kind is not None and kind not in SCALES:
-        raise ValueError(f"--spectrum-kind {kind}: a spectrum holds cl or dl")
+        raise ValueError(f"{path}: --spectrum-kind {kind}: a spectrum holds cl or dl")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a spectrum")
     if path.is_dir() or not path.stat().st_size:
@@ -92,11 +92,7 @@ def planck18() -> Float[np.ndarray, "4 l"]:
     Raises:
         FileNotFoundError: the package lacks its samples.
     """
-    here = Path(medseg.__file__).resolve().parent
-    for folder in (here / "_workflow", here.parent):
-        if (folder / _SAMPLE).is_file():
-            return read(folder / _SAMPLE).values
-    raise FileNotFoundError(f"no {_SAMPLE} beside {here}; reinstall medseg")
+    return read(shipped(_SAMPLE)).values
 
 
 def _judged(path: Path, found: _Found, kind: str | None) -> Spectrum:

@@ -15,12 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from medseg.geometry.neighbours import neighbours_of
 from medseg.geometry.spectrum import Prior
 from medseg.geometry.sphere import nside_of
 
 METHOD = {
     "task": {"name": "inpaint"},
-    "channels": ["map", "mask", "spectrum"],
+    "channels": ["map", "T", "Q", "U", "mask", "spectrum"],
     "optional_channels": True,
     "ndim": 1,
 }
@@ -181,10 +182,8 @@ def _sparse(
 
 def _around(seen: Bool[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
     """The hidden pixels, and the eight around each; of them alone, as most maps hide few."""
-    import healpy
-
     holes = np.flatnonzero(~seen)
-    near = healpy.get_all_neighbours(nside_of(len(seen)), holes, nest=True).T
+    near = neighbours_of(holes, nside_of(len(seen)))
     return holes.astype(np.int32), near.astype(np.int32)
 
 

@@ -18,7 +18,7 @@ from medseg.geometry.sphere import nest_numbers, nside_of, ring_numbers
 
 METHOD = {
     "task": {"name": "inpaint"},
-    "channels": ["map", "mask", "spectrum"],
+    "channels": ["map", "T", "Q", "U", "mask", "spectrum"],
     "optional_channels": True,
     "ndim": 1,
 }

@@ -42,7 +42,6 @@ class SkyReconNet(nn.Module):
 
     Args:
         in_channels: fields (T; Q, U; or T, Q, U) and the mask.
-        n_classes: fields that come out; as many as come in, which None says too.
         widths: channels of each level; the first is that of 2 x 2 cells with gates, else of pixels.
         dilations: of the dilated convolution in each hybrid block of each level on the way down.
         decoder: the same on the way up; without gates, of plain convolutions.
@@ -63,7 +62,6 @@ class SkyReconNet(nn.Module):
     def __init__(
         self,
         in_channels: int = 2,
-        n_classes: int | None = None,
         *,
         widths: Sequence[int] = (32, 96, 128),
         dilations: Dilations = ((2, 4), (2, 4, 2), (2, 1, 2)),
@@ -77,7 +75,7 @@ class SkyReconNet(nn.Module):
     ) -> None:
         super().__init__()
         fields = in_channels - 1
-        _check(fields, n_classes, widths=widths, dilations=dilations, decoder=decoder)
+        _check(fields, widths=widths, dilations=dilations, decoder=decoder)
         _choose(gates=gates, fill=fill, grid=grid)
         self.in_channels, self.grid, self.fill = in_channels, grid, fill
         self.register_buffer("scale", torch.ones(fields))
@@ -143,7 +141,6 @@ def _spread(features: int, fields: int, grid: str) -> nn.Sequential:
 
 def _check(
     fields: int,
-    n_classes: int | None,
     *,
     widths: Sequence[int],
     dilations: Dilations,
@@ -152,11 +149,6 @@ def _check(
     if not 1 <= fields <= MOST_FIELDS:
         raise ValueError(
             f"in_channels is {fields + 1}; it is 2 (T, mask), 3 (Q, U, mask) or 4 (T, Q, U, mask)"
-        )
-    if n_classes not in (None, fields):
-        raise ValueError(
-            f"n_classes is {n_classes}, and {fields} field(s) come in; leave it out, as many "
-            "fields come out"
         )
     if len(dilations) != len(widths) or len(decoder) != len(widths) - 1:
         raise ValueError(

@@ -25,7 +25,7 @@ from medseg.geometry.sphere import FACES, nside_of
 
 METHOD = {
     "task": {"name": "inpaint"},
-    "channels": ["map", "mask", "spectrum"],
+    "channels": ["map", "T", "Q", "U", "mask", "spectrum"],
     "optional_channels": True,
     "ndim": 1,
 }
@@ -173,7 +173,7 @@ def _checked(fields: int, seen: Bool[np.ndarray, " n"], *, prior: Prior | None) 
         raise ValueError("the Wiener filter needs to know the sky's spectrum; give spectrum=FILE")
     if nside > MOST_NSIDE:
         raise ValueError(
-            f"the map has nside {nside}, and the Wiener filter is exact up to {MOST_NSIDE} only; "
+            f"the map has nside {nside}, and the Wiener filter is solved up to {MOST_NSIDE} only; "
             f"fill it with method:diffusion, or degrade map and mask to nside {MOST_NSIDE}"
         )
     if fields not in FIELDS:

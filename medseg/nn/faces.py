@@ -134,7 +134,7 @@ def position(nside: int) -> Float[np.ndarray, "4 n"]:
     found = np.empty((4, FACES * nside**2), dtype=np.float32)
     centred = np.stack([height, *shape]).reshape(4, -1) - np.array(MEANS)[:, None]
     found[:, faces.raster(nside)] = SPREAD * centred
-    found.flags.writeable = False
+    found.setflags(write=False)
     return found
 
 

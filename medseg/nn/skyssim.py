@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from medseg.metrics.sky import SPREAD, STABLE, WINDOW
 from medseg.nn.faces import from_faces, pad, to_faces
 
-RADIUS = 5
-SIGMA = 1.5
-K1, K2 = 0.01, 0.03
+RADIUS = WINDOW // 2
+K1, K2 = STABLE
 
 
 def sky_ssim(
@@ -28,9 +28,10 @@ def sky_ssim(
     `data_range` is in the maps' unit, the same for all maps: that of one map would change with what
     is hidden. Differentiable.
     """
-    x, y = to_faces(found), to_faces(target)
-    pads = pad(torch.cat([x, y, x * x, y * y, x * y], 1), RADIUS, grid="faces")
-    mean_x, mean_y, square_x, square_y, product = _blurred(pads).chunk(5, 1)
+    both = torch.cat([to_faces(found), to_faces(target)], 1)
+    x, y = pad(both, RADIUS, grid="faces").chunk(2, 1)
+    means = _blurred(torch.cat([x, y, x * x, y * y, x * y], 1))
+    mean_x, mean_y, square_x, square_y, product = means.chunk(5, 1)
     first, second = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     covariance = product - mean_x * mean_y
     squares = mean_x.square() + mean_y.square()
@@ -61,7 +62,7 @@ def near_holes(seen: Float[Tensor, "b 1 n"], *, reach: int = RADIUS) -> Float[Te
 
 def _blurred(padded: Float[Tensor, "f c u v"]) -> Float[Tensor, "f c x y"]:
     """Gaussian means, without the padding."""
-    weights = [math.exp(-0.5 * (k / SIGMA) ** 2) for k in range(-RADIUS, RADIUS + 1)]
+    weights = [math.exp(-0.5 * (k / SPREAD) ** 2) for k in range(-RADIUS, RADIUS + 1)]
     taps = padded.new_tensor(weights) / sum(weights)
     rows = rearrange(padded, "f c u v -> (f c) 1 u v")
     means = functional.conv2d(

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from medseg.geometry import skygraph
-from medseg.geometry.sphere import FACES, Sphere
+from medseg.geometry.sphere import FACES, Sphere, whole_pixels
 from medseg.nn.graph import Layer
 from medseg.nn.stencil import Stencil, chebyshev
 from medseg.nn.stencil import propagate as propagate
@@ -47,8 +47,7 @@ def sphere_of(pixels: int, footprint: Footprint | None = None) -> Sphere:
         )
     if footprint is None:
         return Sphere(side)
-    children = np.sort(np.asarray(numbers))[:, None] * side**2 + np.arange(side**2)
-    return Sphere(coarse * side, pixels=children.ravel())
+    return Sphere(coarse * side, pixels=whole_pixels(coarse * side, coarse, pixels=numbers))
 
 
 class ChebConv(nn.Module):
@@ -165,34 +164,6 @@ class SphereGraph(nn.Module):
         more = {"edge_weight": weight.repeat(b)} if self.weighted else {}
         found: Tensor = self.layer(rearrange(x, "b i n -> (b n) i"), joined, **more)
         return rearrange(found, "(b n) o -> b o n", b=b)
-
-
-def graph_conv(
-    in_channels: int,
-    out_channels: int,
-    *,
-    graph: Layer | None = None,
-    kind: str = "ls8",
-    laplacian: str | None = None,
-    order: int = 5,
-    footprint: Footprint | None = None,
-    bias: bool = True,
-) -> nn.Module:
-    """A layer on the sphere: ours, or the one that `graph` makes from the numbers of channels.
-
-    The latter knows nothing of `laplacian`, `order` and `bias`: it brings its own.
-    """
-    if graph is not None:
-        return SphereGraph(in_channels, out_channels, layer=graph, kind=kind, footprint=footprint)
-    return ChebConv(
-        in_channels,
-        out_channels,
-        order=order,
-        kind=kind,
-        laplacian=laplacian,
-        footprint=footprint,
-        bias=bias,
-    )
 
 
 def operator_of(

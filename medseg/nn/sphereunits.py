@@ -45,7 +45,7 @@ class WideConv(ChebConv):
 
     def forward(self, x: Float[Tensor, "b i n"]) -> Float[Tensor, "b o n"]:
         """Maps of the same pixels."""
-        times = nside_of(x.shape[-1], self.footprint) // self.nside
+        times = footprint_nside(x.shape[-1], self.footprint) // self.nside
         if times < 2:
             return super().forward(x)
         order = len(self.weight)
@@ -212,7 +212,7 @@ def least_nside(kind: str) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def nside_of(pixels: int, footprint: Footprint | None = None) -> int:
+def footprint_nside(pixels: int, footprint: Footprint | None = None) -> int:
     """The nside of a NESTED map of so many pixels.
 
     Raises:
@@ -236,7 +236,7 @@ def check_levels(
     Raises:
         ValueError: no nside has so many pixels, or the map is too coarse.
     """
-    nside = nside_of(pixels, footprint)
+    nside = footprint_nside(pixels, footprint)
     coarse = footprint[0] if footprint else 1
     wanted = max(least * 2 ** max(depth - spare, 0), coarse * 2**depth)
     if nside >= wanted:

@@ -8,7 +8,7 @@ from statistics import stdev
 from typing import Any
 
 from medseg.provenance import versions
-from medseg.report import arms, classes, robustness, skies
+from medseg.report import arms, classes, regression, robustness, skies
 from medseg.report.charts import Dot, curves, interval, strips
 from medseg.report.comparison import SHARES, columns, goodness, tables
 from medseg.report.pools import Pool, pools
@@ -97,7 +97,7 @@ def number(value: object, metric: str = "") -> str:
     """Three digits after the point for shares, two for the rest; a dash for nothing."""
     if not isinstance(value, int | float):
         return NOTHING
-    if metric in (*SHARES, *skies.FINE, ""):
+    if metric in (*SHARES, *skies.FINE, *regression.FINE, ""):
         return f"{value:.3f}"
     return f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}"
 

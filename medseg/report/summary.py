@@ -9,7 +9,7 @@ from medseg.metrics.classification import class_names
 from medseg.metrics.instances import DETECTION_MM, detection_rate
 from medseg.metrics.sky import MASKS
 from medseg.metrics.statistics import bootstrap_interval
-from medseg.report import classes, skies
+from medseg.report import classes, regression, skies
 from medseg.report.plausibility import plausibility
 
 Row = Mapping[str, Any]
@@ -208,7 +208,7 @@ def line(summary: Mapping[str, Any], path: Path) -> str:
     told = (summary.get("classification") or {}).get("overall") or {}
     for name in ("balanced_accuracy", "macro_f1") if told else ():
         bits.append(f"{name.replace('_', ' ')} {told[name]['mean']:.3f}")
-    bits += skies.words(summary)
+    bits += [*skies.words(summary), *regression.words(summary)]
     error = summary["structures"].get("lungs_heart", {}).get("metrics", {}).get("mse_px2")
     bits += [f"error {error['mean']:.1f} px²"] if error else []
     bits += [summary["plausibility"]["text"]] if "plausibility" in summary else []

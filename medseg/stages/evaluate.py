@@ -12,6 +12,7 @@ from medseg.data import pairs, shapes
 from medseg.data.pairs import Job, Result, listed
 from medseg.data.plans import Plan, plan
 from medseg.data.predictions import opened
+from medseg.data.regressed import RegressJob
 from medseg.data.shapes import ShapeJob
 from medseg.data.skies import SkyJob, SkyLabels, SkyResult
 from medseg.metrics import landmarks
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--in", dest="predictions", type=Path, required=True, metavar="PREDICTIONS",
-        help="folder of predicted labels, landmarks, classes or skies, with sidecars")  # fmt: skip
+        help="folder of predicted labels, landmarks, classes or maps, with sidecars")  # fmt: skip
     add("--reference", type=Path, required=True, metavar="TABLE_OR_FOLDER",
         help="sheet with a column `label`, `landmarks`, `class`, `mask`; or a folder")  # fmt: skip
     add("--out", type=Path, required=True, metavar="DIR",
@@ -118,6 +119,7 @@ def _write(plan: Plan, results: Sequence[Result], options: argparse.Namespace) -
         {**summary, "failures": failures, "pictures": pictures},
     )
     worst = "its holes count as filled with zeros" if plan.fields else "it is scored as missed"
+    worst = "it counts as the truth's mean" if plan.targets else worst
     for failure in failures:
         sys.stderr.write(
             f"medseg evaluate: case {failure['case']} failed: {failure['reason']}; {worst}\n"
@@ -176,10 +178,12 @@ def _told(
     plan: Plan, rows: Sequence[Mapping[str, Any]], results: Sequence[Result]
 ) -> dict[str, Any]:
     """What the summary says of one kind of scores alone."""
-    from medseg.report import classes, skies
+    from medseg.report import classes, regression, skies
 
     if plan.shapes:
         return _contours(plan, rows, results)
+    if plan.targets:
+        return regression.facts(plan.targets)
     if plan.fields or plan.on_sphere:
         spectra = (result.spectra for result in results if isinstance(result, SkyResult))
         return skies.facts(plan.fields, spectra)
@@ -240,7 +244,9 @@ def _pictures(
         shapes.aside(dict.fromkeys(str(row["structure"]) for row in rows)) if plan.shapes else []
     )
     wholes = [row for row in rows if row["structure"] not in beside]
-    chosen = choose(wholes, options.pictures, metric="nrmse" if plan.fields else "dice")
+    chosen = choose(
+        wholes, options.pictures, metric="nrmse" if plan.fields or plan.targets else "dice"
+    )
     jobs = {job.record.case: job for job in plan.jobs}
     if not chosen or plan.classes:
         return []
@@ -286,7 +292,7 @@ def _picture(job: Job, path: Path, title: str) -> None:
     if isinstance(job, ShapeJob):
         _radiograph(job, path, title)
         return
-    if isinstance(job, SkyJob | SkyLabels):
+    if isinstance(job, SkyJob | SkyLabels | RegressJob):
         from medseg.data.skypictures import picture
 
         path.write_bytes(picture(job))

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     """Predict every case; those that fail are listed at the end and make the exit code 1."""
     if {"-h", "--help"} & set(arguments):
         _parser(_every(), add_help=True).parse_args(arguments)
-    options, _ = _parser([]).parse_known_args(arguments)
+    options, _ = _parser([]).parse_known_intermixed_args(arguments)
     if options.threads is not None:
         _limit_threads(options.threads)
     from medseg import devices
@@ -225,7 +225,7 @@ def _run(
     from medseg.memory import parse_size
 
     mine = _adders(sources)
-    options, _ = _parser([formats.add_options, *mine]).parse_known_args(arguments)
+    options, _ = _parser([formats.add_options, *mine]).parse_known_intermixed_args(arguments)
     options = _beside(options) if beside else options
     limit = None if options.max_memory is None else parse_size(options.max_memory)
     splits = None if options.splits is None else inputs.read_splits(Path(options.splits))
@@ -263,7 +263,7 @@ def _strict(
         formats.add_options(parser, *paths)
 
     parser = _parser([at_hand, *mine])
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_intermixed_args(arguments)
     for word in rest:
         flag = word.partition("=")[0]
         owners = [

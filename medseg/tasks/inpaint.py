@@ -30,7 +30,8 @@ FIELDS = ("ndim",)
 AGREE = ("reading",)
 OUTPUTS = ("filled", "deviation", "samples", "sky.png")
 EXTRAS = ("mask", "spectrum")
-NOTES = ("beam_arcmin", "noise_uk")
+NOTES = ("beam_arcmin", "noise_uk", "remove")
+REMOVED = ("none", "monopole", "dipole")
 RANGE = 6.0  # of SSIM, in deviations of the sky
 
 load = hidden.load
@@ -84,9 +85,9 @@ class Inpaint:
         notes = train[0].notes
         spectrum = notes.get("spectrum")
         path = prepared.folder / spectrum if spectrum else None
-        self.prior = hidden.prior_of(notes, path)
-        if self.prior is not None:
-            self.prior = self.prior.upto(min(self.prior.lmax, 3 * self.nside - 1))
+        told = hidden.prior_of(notes, path)
+        if told is not None:
+            self.prior = told[0].upto(min(told[0].lmax, 3 * self.nside - 1))
         if hasattr(self.model, "scale"):
             self.model.scale.copy_(_deviation(prepared, train))
 
@@ -194,7 +195,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--noise-uk", type=float, metavar="µK", help="standard deviation of a pixel's noise")
     add("--lmax", type=int, metavar="L", help="largest multipole (2 nside, or the model's own)")
     add("--spectrum-kind", choices=("cl", "dl"), help="what the spectrum's file holds")
-    add("--remove", choices=("none", "monopole", "dipole"), default="none",
+    add("--remove", choices=REMOVED,
         help="fit these on what is seen, fill without them, put them back")  # fmt: skip
     add("--no-picture", action="store_true", help="without CASE_sky.png, for many maps")
 
@@ -207,9 +208,10 @@ def predict(
     if options.samples is not None and count < 1:
         raise ValueError(f"--samples {count}: give 1 or more, or leave it out")
     prior, said = resolved(sample, networks.spec, options=options)
-    ask = Ask(
-        samples=count, uncertainty=options.uncertainty, seed=options.seed, remove=options.remove
-    )
+    remove = options.remove or sample.meta["beside"]["notes"].get("remove") or "none"
+    if remove not in REMOVED:
+        raise ValueError(f"the sheet's remove is '{remove}'; write one of {', '.join(REMOVED)}")
+    ask = Ask(samples=count, uncertainty=options.uncertainty, seed=options.seed, remove=remove)
     found: Filled = fill(sample, networks, prior=prior, ask=ask)
     names = sample.channels[:-1]
     made: dict[str, Any] = {"filled": found.mean.T, "deviation": None, "samples": None}

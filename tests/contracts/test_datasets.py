@@ -67,7 +67,11 @@ def same(one: Sample, other: Sample) -> bool:
     return (
         np.array_equal(one.image, other.image)
         and np.array_equal(one.target, other.target)
-        and (one.space.same(other.space) if sky else np.array_equal(one.grid.affine, other.grid.affine))
+        and (
+            one.space.same(other.space)
+            if sky
+            else np.array_equal(one.grid.affine, other.grid.affine)
+        )
         and (one.id, one.subject, one.split) == (other.id, other.subject, other.split)
     )
 

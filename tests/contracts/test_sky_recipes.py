@@ -1,4 +1,4 @@
-"""Recipes of the sphere: every network maps maps, every experiment trains two steps and predicts."""
+"""Recipes of the sphere: every network maps maps, every experiment trains and predicts."""
 
 import argparse
 import json

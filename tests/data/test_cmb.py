@@ -122,8 +122,8 @@ def test_equal_seeds_write_equal_files(tmp_path):
 
 
 def test_splits_share_no_sky_and_do_not_change_when_one_grows():
-    few = Cmb(n_train=3, n_val=3, n_test=3, nside=8)
-    more = Cmb(n_train=5, n_val=3, n_test=9, nside=8, mask="rotated")
+    few = Cmb(n_train=3, n_val=3, n_test=3, nside=8, added_noise_uk=0)
+    more = Cmb(n_train=5, n_val=3, n_test=9, nside=8, mask="rotated", added_noise_uk=0)
     skies = [few.draw(record)[0] for record in few.records()]
     assert len({sky.tobytes() for sky in skies}) == 9
     for record, sky in zip(few.records(), skies, strict=True):
@@ -171,3 +171,16 @@ def test_a_spectrum_without_polarisation_makes_no_polarised_sky(tmp_path):
     Simulator(16, spectrum=tmp_path / "own.npz")
     with pytest.raises(ValueError, match="EE or BB"):
         Simulator(16, spectrum=tmp_path / "own.npz", fields="QU")
+
+
+def test_noise_lies_where_the_sky_is_seen_and_the_truth_has_none():
+    clean, noisy = (Cmb(**SMALL, added_noise_uk=uk) for uk in (0.0, 3.0))
+    record = clean.records()[0]
+    (sky, seen), (rough, _) = clean.draw(record), noisy.draw(record)
+    assert np.array_equal(rough[:, ~seen], sky[:, ~seen])
+    assert 2.5 < (rough - sky)[:, seen].std() < 3.5
+
+
+def test_polarised_fields_have_a_noise_of_their_own_size():
+    strong, weak = (Cmb(**SMALL, fields=fields).simulator.prior.noise_uk for fields in ("T", "QU"))
+    assert (strong, weak) == (1.0, 0.01)

@@ -137,6 +137,10 @@ def test_maps_without_holes_without_unit_or_without_a_sphere_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"leaves no hole, .* give mask=PATH; 0 in the mask is"):
         read({"map": sky})
+    part = save(tmp_path / "part.fits", np.where(SEEN, SKY, UNSEEN), partial=True)
+    told = rf"lacks {PIXELS - SEEN.sum()} of the sky's {PIXELS} pixels, .* whole \(partial=False"
+    with pytest.raises(ValueError, match=told):
+        read({"map": part})
     with pytest.raises(ValueError, match="case a has no map; give map=PATH"):
         read({"mask": mask})
     bare = save(tmp_path / "bare.fits", SKY, unit=None)
@@ -151,7 +155,8 @@ def test_maps_without_holes_without_unit_or_without_a_sphere_are_refused(
 
 def test_a_sheets_numbers_make_a_prior_and_words_do_not(tmp_path: Path) -> None:
     np.savez(tmp_path / "cl.npz", total=np.ones((9, 4)) * [1, 1, 1, 0])
-    found = hidden.prior_of({"beam_arcmin": "80", "noise_uk": ""}, tmp_path / "cl.npz")
+    found, read = hidden.prior_of({"beam_arcmin": "80", "noise_uk": ""}, tmp_path / "cl.npz")
+    assert read.kind == "cl"
     assert (found.beam_arcmin, found.noise_uk, found.lmax) == (80, 0, 8)
     assert hidden.prior_of({"beam_arcmin": "80"}, None) is None
     with pytest.raises(ValueError, match="noise_uk is 'low'; write a number"):

@@ -88,6 +88,46 @@ def test_a_map_without_unit_is_told(home: Path, tmp_path: Path) -> None:
     assert "bare.fits says no unit of temperature; give --unit mK" in notes[0]
 
 
+def test_the_sheets_unit_counts_as_it_does_elsewhere(home: Path, tmp_path: Path) -> None:
+    rows = ["bare.fits,mask.fits,cl.npz,mK", "map.fits,mask.fits,cl.npz,"]
+    code, found, notes = check(home, tmp_path, rows, columns="map,mask,spectrum,unit")
+    assert (code, found, notes) == (0, {}, [])
+    shipped = "data/samples/sky/samples.csv"
+    words = ["--channels", "map,mask", "--out", str(tmp_path)]
+    assert main(["check", shipped, *words]) == 0
+    assert json.loads((tmp_path / "check.json").read_text())["notes"] == []
+
+
+def test_the_right_columns_are_read(home: Path, tmp_path: Path) -> None:
+    save(home / "qu.fits", np.stack([SKY, LOST]), "uK")
+    code, found, _ = check(home, tmp_path, ["qu.fits,mask.fits"], columns="map,mask")
+    assert code == 1
+    assert (
+        "holds Stokes Q (0 Q_POLARISATION, 1 U_POLARISATION), and map is Stokes T"
+        in found["0", "unreadable"]
+    )
+    code, found, _ = check(home, tmp_path, ["qu.fits,qu.fits,mask.fits"], columns="Q,U,mask")
+    assert [key for key in found if key[1] == "holes"] == [("0", "holes")]
+
+
+@pytest.mark.parametrize("column", ["mask", "map"])
+def test_the_cure_for_other_pixels_mends_the_file(
+    home: Path, tmp_path: Path, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(home / "big.fits", np.repeat(SKY, 4), "mK")
+    row = {"mask": "map.fits,fine.fits", "map": "mask.fits,big.fits"}[column]
+    columns = {"mask": "map,mask", "map": "mask,map"}[column]
+    _, found, _ = check(home, tmp_path, [row], columns=columns)
+    cure = found["0", "geometry"].split(" | ")[2]
+    monkeypatch.chdir(tmp_path)
+    exec(cure.split('python -c "')[1].removesuffix('"'), {})  # noqa: S102 -- our own line
+    names = {"mask": "map.fits,mended.fits", "map": "mask.fits,mended.fits"}[column]
+    (tmp_path / "mended.fits").rename(home / "mended.fits")
+    code, found, notes = check(home, tmp_path, [names], columns=columns)
+    assert (code, found, notes) == (0, {}, [])
+    (home / "mended.fits").unlink()
+
+
 def test_labels_of_skies_are_compared_with_their_names(home: Path, tmp_path: Path) -> None:
     rows = ["map.fits,label0.fits,train", "map.fits,label1.fits,train", "map.fits,fine.fits,train",
             "map.fits,,train"]  # fmt: skip

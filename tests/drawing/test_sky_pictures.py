@@ -23,7 +23,7 @@ def direction(longitude, latitude):
 def spot(longitude, latitude):
     """Where the picture of a hot spot is hottest, as parts of the sky's half width and height."""
     map_ = np.where(cap(Sphere(NSIDE), direction(longitude, latitude), 8), 1.0, -1.0)
-    picture = np.asarray(mollweide(map_, width=WIDTH, limits=(-1, 1)), dtype=int)
+    picture = np.asarray(mollweide(Panel(map_), width=WIDTH, limits=(-1, 1)), dtype=int)
     sky = picture[TOP : TOP + WIDTH // 2]
     rows, columns = np.nonzero(sky[..., 0] - sky[..., 2] > 50)  # red
     return (
@@ -54,7 +54,7 @@ def test_equal_areas_stay_equal():
     middle = cap(Sphere(NSIDE), direction(20, 0), 25)
     red = []
     for part in (polar, middle):
-        picture = mollweide(np.where(part, 1.0, -1.0), width=WIDTH, limits=(-1, 1))
+        picture = mollweide(Panel(np.where(part, 1.0, -1.0)), width=WIDTH, limits=(-1, 1))
         colours = np.asarray(picture, dtype=int)[: TOP + WIDTH // 2]
         red.append((colours[..., 0] - colours[..., 2] > 50).sum() / part.sum())
     assert red[0] == pytest.approx(red[1], rel=0.05)
@@ -64,7 +64,7 @@ def test_equal_areas_stay_equal():
 def test_what_is_not_known_or_masked_is_grey(hole):
     map_ = np.where(centres(NSIDE)[:, 2] > 0, 1.0, hole)
     mask = centres(NSIDE)[:, 1] > 0  # the left half
-    picture = np.asarray(mollweide(map_, width=WIDTH, limits=(-1, 1), mask=mask), dtype=int)
+    picture = np.asarray(mollweide(Panel(map_, mask=mask), width=WIDTH, limits=(-1, 1)), dtype=int)
     grey = np.abs(picture - HOLE).max(2) < 20
     sky = grey[TOP : TOP + WIDTH // 2]
     left, right = slice(60, WIDTH // 2 - 8), slice(WIDTH // 2 + 8, WIDTH - 60)
@@ -103,7 +103,7 @@ def test_panels_are_the_same_png_each_time_and_stand_side_by_side():
 
 
 def test_a_map_without_any_known_pixel_is_drawn_grey():
-    picture = np.asarray(mollweide(np.full(12, np.nan), width=100))
+    picture = np.asarray(mollweide(Panel(np.full(12, np.nan)), width=100))
     assert np.abs(picture[TOP + 20, 50].astype(int) - HOLE).max() < 20
 
 
@@ -113,4 +113,4 @@ def test_a_map_without_any_known_pixel_is_drawn_grey():
 )
 def test_unknown_colours_and_no_sky_are_refused(values, colours, said):
     with pytest.raises(ValueError, match=said):
-        mollweide(values, colours=colours)
+        mollweide(Panel(values, colours=colours))

@@ -193,6 +193,20 @@ def test_a_channel_chooses_its_column(tmp_path):
     assert same_bits(healpix.read(one, channel="Q").image[0], tqu[1])
 
 
+def test_polarisation_is_never_taken_for_a_temperature(tmp_path):
+    path, alone = tmp_path / "qu.fits", tmp_path / "q.fits"
+    qu = np.stack([values(), values() + 1])
+    healpy.write_map(path, qu, column_units="uK")  # healpy's own names for two columns
+    healpy.write_map(alone, qu[0], column_names=["Q_STOKES"], column_units="uK")
+    for wrong, channels in ((path, ("map",)), (alone, ("map", "T", "U"))):
+        for channel in channels:
+            with pytest.raises(ValueError, match=r"holds Stokes Q .* name the channels Q=PATH and"):
+                healpix.read(wrong, channel=channel)
+    assert same_bits(healpix.read(path, channel="Q").image[0], qu[0])
+    assert same_bits(healpix.read(path, channel="map", field=1).image[0], qu[1])
+    assert same_bits(healpix.read(alone, channel="Q").image[0], qu[0])
+
+
 def test_a_field_chooses_by_number_or_name_and_may_be_several(tmp_path):
     tqu = np.stack([values(seed) for seed in range(3)])
     path = saved(tmp_path / "a.fits", tqu, column_units="uK")

@@ -1,11 +1,15 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import healpy
 import numpy as np
 import pytest
 
 from medseg.geometry.sphere import Sphere, native_order, nested
 from medseg.io import formats, healpix
-from medseg.io.skyfit import aligned, fitted
-from medseg.sample import Sample
+from medseg.io.skyfit import fitted
 
 NSIDE = 8
 NPIX = 12 * NSIDE**2
@@ -20,10 +24,6 @@ def some(nest: bool, share: float = 0.5, seed: int = 0) -> Sphere:
 def truth(sphere: Sphere) -> np.ndarray:
     """A value that belongs to the place in the sky, however it is numbered."""
     return (sphere.vectors() @ np.array([1.0, 10.0, 100.0])).astype(np.float32)
-
-
-def sample(sphere: Sphere, name: str = "map") -> Sample:
-    return Sample("a", truth(sphere)[None], sphere, (name,), sources={name: f"{name}.fits"})
 
 
 @pytest.mark.parametrize("own", [RING, NEST], ids=str)
@@ -54,51 +54,78 @@ def test_the_order_is_that_of_the_sphere_itself():
     assert fitted(values, RING, like=RING) is values
 
 
-def test_samples_are_brought_onto_the_first(tmp_path):
-    for name, sphere in (("map", NEST), ("mask", RING)):
-        image = truth(sphere) if name == "map" else (truth(sphere) > 0).astype(np.uint8)
-        formats.write(tmp_path / f"{name}.fits", image, grid=sphere, meta={})
-    one, two = aligned([formats.read(tmp_path / f"{name}.fits") for name in ("map", "mask")])
-    assert two.space is one.space
-    assert ((one.image > 0) == two.image).all()
+def refused(path, own, like, kind="map", values=None) -> str:
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        fitted(truth(own) if values is None else values, own, like=like, path=path, kind=kind)
+    return str(caught.value)
+
+
+def mended(text: str, folder) -> Path:
+    """What the line of an error makes, run by a shell as it is printed."""
+    line = text[text.index('python -c "') :].replace("python", sys.executable, 1)
+    subprocess.run(line, shell=True, check=True, cwd=folder, capture_output=True)  # noqa: S602
+    return folder / "mended.fits"
 
 
 def test_missing_pixels_are_refused():
     part = some(nest=True)
-    with pytest.raises(ValueError, match=r"mask\.fits lacks \d+ of the 768 pixels of map\.fits"):
-        aligned([sample(NEST), sample(part, "mask")])
-    assert len(aligned([sample(part), sample(NEST, "mask")])[1].image[0]) == len(part.pixels)
+    for kind, cure in (("mask", r"\(0 in holes\)"), ("map", "write the other for the same part")):
+        with pytest.raises(ValueError, match=rf"lacks \d+ of the 768 pixels of map\.fits.*{cure}"):
+            fitted(truth(part), part, like=NEST, against="map.fits", kind=kind)
 
 
-def test_what_is_no_sky_is_refused():
-    from medseg.geometry.grid import Grid
-
-    scan = Sample("a", np.zeros((1, 2, 2, 2)), Grid((2, 2, 2), np.eye(4)), ("t1",))
-    with pytest.raises(ValueError, match="is no map of the sky"):
-        aligned([sample(NEST), scan])
+COARSE, TURNED = Sphere(16, frame="G"), Sphere(NSIDE, frame="C")
+LIKE = Sphere(NSIDE, nest=False, frame="G")
 
 
-@pytest.mark.parametrize("what", ["nside", "frame"])
-@pytest.mark.parametrize("channel", ["mask", "map"])
-def test_another_nside_or_frame_is_refused_with_a_line_that_mends_it(
-    tmp_path, monkeypatch, what, channel
-):
-    own = Sphere(16, frame="G") if what == "nside" else Sphere(NSIDE, frame="C")
-    like = Sphere(NSIDE, nest=False, frame="G")
+@pytest.mark.parametrize("own", [COARSE, TURNED], ids=["nside", "frame"])
+@pytest.mark.parametrize("kind", ["map", "mask", "labels"])
+def test_another_nside_or_frame_is_refused_with_a_line_that_mends_it(tmp_path, own, kind):
     path = tmp_path / "other.fits"
-    image = (truth(own) > 0).astype(np.uint8) if channel == "mask" else truth(own)
-    formats.write(path, image, grid=own, meta={})
-    first = sample(like)
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- read below
-        aligned([first, healpix.read(path, channel=channel, unit="uK")])
-    text = str(caught.value)
-    wanted = "has nside 16 and map.fits nside 8" if what == "nside" else "is in celestial coord"
-    assert wanted in text
-    code = text.split('python -c "')[1].removesuffix('"')
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})  # noqa: S102 -- our own line
-    mended = formats.read(tmp_path / "mended.fits")
-    assert aligned([first, mended])[1].image.shape == (1, NPIX)
-    assert mended.space.frame == "G"
-    if channel == "mask":
-        assert set(np.unique(mended.image)) == {0, 1}
+    bands = np.digitize(own.vectors()[:, 2], [-0.4, 0.4]).astype(np.uint8)
+    image = {"map": truth(own), "mask": (truth(own) > 0).astype(np.uint8), "labels": bands * 3}
+    formats.write(path, image[kind], grid=own, meta={"unit": "mK"})
+    text = refused(path, own, LIKE, kind, image[kind])
+    wanted = "has nside 16 and the other nside 8" if own is COARSE else "is in celestial coord"
+    assert f"the map ({path}) {wanted}" in text
+    there = mended(text, tmp_path)
+    found = healpix.read(there, channel=None if kind == "labels" else kind)
+    assert fitted(found.image, found.space, like=LIKE).shape == (1, NPIX)
+    assert found.space.frame == "G"
+    if kind == "map":
+        assert (found.meta["unit"], found.meta["columns"]) == ("mK", ["TEMPERATURE"])
+    elif kind == "mask":
+        assert set(np.unique(found.image)) == {0, 1}
+    else:
+        assert set(np.unique(healpix.read_labels(there)[0])) == {0, 3, 6}
+    if own is COARSE and kind == "map":
+        place = healpy.ud_grade(image["map"], NSIDE, order_in="NEST", order_out="RING")
+        assert found.image[0] == pytest.approx(place, abs=1e-3)
+
+
+def test_labels_are_mended_by_their_nearest_pixel(tmp_path):
+    path = tmp_path / "labels.fits"
+    own = np.arange(NPIX, dtype=np.int32)  # every pixel has a label of its own
+    formats.write(path, own, grid=TURNED, meta={})
+    found, sphere, _ = healpix.read_labels(mended(refused(path, TURNED, LIKE, "labels"), tmp_path))
+    axes = np.array(healpy.Rotator(coord=["G", "C"])(sphere.vectors().T))
+    assert (found == healpy.vec2pix(NSIDE, *axes, nest=True)).all()
+
+
+@pytest.mark.parametrize("own", [COARSE, TURNED], ids=["nside", "frame"])
+def test_a_mended_map_keeps_its_fields_units_and_holes(tmp_path, own):
+    path, count = tmp_path / "tqu.fits", own.npix
+    rows = np.stack([truth(own) + k for k in range(3)]).astype(np.float64)
+    rows[:, :64] = healpy.UNSEEN
+    names, units = ["I_STOKES", "Q_STOKES", "U_STOKES"], ["mK", "uK", "uK"]
+    more = {"column_names": names, "column_units": units, "partial": True, "nest": True}
+    header = [("POLCCONV", "IAU")]
+    healpy.write_map(path, rows, coord=own.frame, extra_header=header, dtype=np.float64, **more)
+    there = mended(refused(path, own, LIKE), tmp_path)
+    for channel, unit in zip("TQU", units, strict=True):
+        found = healpix.read(there, channel=channel)
+        assert (found.meta["unit"], found.space.frame) == (unit, "G")
+        assert np.nanmax(np.abs(found.image)) < 1e6
+        share = np.isnan(found.image).mean() * count / 64
+        assert 0.9 < share < 2
+    assert healpy.read_map(there, h=True)[1].count(("POLCCONV", "IAU")) == 1

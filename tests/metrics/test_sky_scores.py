@@ -1,5 +1,6 @@
 """Scores of filled skies: what they are for fills of which the answer is known."""
 
+import healpy
 import numpy as np
 import pytest
 
@@ -74,7 +75,7 @@ def test_pixels_outside_the_holes_and_unknown_ones_are_not_scored(truth, hidden)
 def test_the_edge_is_three_steps_wide(hidden):
     near = sky.near_edge(hidden)
     distance = np.degrees(np.arccos(np.clip(Sphere(NSIDE).vectors() @ POLE, -1, 1)))
-    pixel = Sphere(NSIDE).resolution_arcmin / 60
+    pixel = healpy.nside2resol(NSIDE, arcmin=True) / 60
     assert near[hidden & (distance > 40 - 2 * pixel)].all()
     assert not near[distance < 40 - 5 * pixel].any()
     around = neighbours(NSIDE)

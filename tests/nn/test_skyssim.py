@@ -5,6 +5,7 @@ from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
 from medseg.geometry.symmetry import rotations_about_axis
+from medseg.metrics.sky import similarity
 from medseg.nn.faces import to_faces
 from medseg.nn.skyssim import near_holes, sky_ssim, ssim_loss
 
@@ -30,6 +31,13 @@ def test_inside_a_face_it_is_the_references():
         )  # fmt: skip
         # Float32 differences of squares near one.
         assert_close(ours[face, 0][inner].double(), torch.tensor(full)[inner], atol=2e-5, rtol=0)
+
+
+def test_it_is_the_score_that_evaluate_tells():
+    found, target = skies()
+    ours = sky_ssim(found.double(), target.double(), data_range=RANGE)[0, 0]
+    scored = similarity(found[0, 0].numpy(), target[0, 0].numpy(), data_range=RANGE)
+    assert_close(ours, torch.tensor(scored), rtol=0, atol=1e-9)
 
 
 def test_a_sky_is_wholly_like_itself():
