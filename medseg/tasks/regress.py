@@ -26,6 +26,8 @@ FIELDS = ("intensity", "ndim", "nside")
 AGREE = ("targets", "intensity", "reading", "nside", "footprint")
 OUTPUTS = ("regressed", "deviation")
 
+_ROUNDING = 1e-7
+
 
 class Regress:
     """Numbers from maps.
@@ -68,20 +70,19 @@ class Regress:
             )
         mean, deviation = _statistics(prepared, train)
         units = prepared.load(train[0]).meta["units"]
-        told = {
+        self.names = names
+        self.scales = {
             name: {"mean": float(mu), "deviation": float(spread), "unit": _unit(units.get(name))}
             for name, mu, spread in zip(prepared.channels, mean, deviation, strict=True)
         }
         for name in names:
-            if not told[name]["deviation"]:
+            if not self.scales[name]["deviation"]:
                 raise ValueError(
-                    f"target {name} is {told[name]['mean']:.4g} wherever the training maps know "
-                    "it, so that there is nothing to learn; are these the right maps?"
+                    f"target {name} is {self.scales[name]['mean']:.4g} wherever the training maps "
+                    "know it, so that there is nothing to learn; are these the right maps?"
                 )
         deviation[deviation == 0] = 1  # an input that is the same everywhere
         self.mean, self.deviation = (torch.from_numpy(row).float() for row in (mean, deviation))
-        self.targets = {name: told[name] for name in names}
-        self.inputs = {name: told[name] for name in prepared.inputs}
         self.sky = {name: meta[name] for name in ("nside", "footprint", "regrids") if meta[name]}
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
@@ -105,9 +106,7 @@ class Regress:
     def score(self, batch: Batch) -> dict[str, Tensor]:
         """Of one whole case: the loss, and each target's squared error and power."""
         error, truth, _ = self._compared(batch)
-        rows = zip(
-            self.targets, error.square().sum((0, 2)), truth.square().sum((0, 2)), strict=True
-        )
+        rows = zip(self.names, error.square().sum((0, 2)), truth.square().sum((0, 2)), strict=True)
         found = {"loss": self.loss(batch)}
         for name, wrong, power in rows:
             found |= {f"error_{name}": wrong, f"power_{name}": power}
@@ -118,9 +117,7 @@ class Regress:
 
         Of several targets also each one's NRMSE.
         """
-        errors, powers = (
-            [means[f"{what}_{n}"] for n in self.targets] for what in ("error", "power")
-        )
+        errors, powers = ([means[f"{what}_{n}"] for n in self.names] for what in ("error", "power"))
         if not sum(powers):
             raise ValueError(
                 "the validation maps know no pixel of a target, or only the training's mean, so "
@@ -129,7 +126,7 @@ class Regress:
         ratio = (sum(errors) / sum(powers)) ** 0.5
         found = {"loss": means["loss"], "skill": 1 - ratio, "nrmse": ratio}
         if self.n_targets > 1:
-            rows = zip(self.targets, errors, powers, strict=True)
+            rows = zip(self.names, errors, powers, strict=True)
             found |= {f"nrmse_{name}": (e / p) ** 0.5 for name, e, p in rows if p}
         return found
 
@@ -138,14 +135,17 @@ class Regress:
     ) -> dict[str, Any]:
         """What prediction needs beside the weights: the channels' scales, and the maps' pixels."""
         del train, val, device
-        return {"inputs": self.inputs, "targets": self.targets, **self.sky}
+        return {"targets": list(self.names), "scales": self.scales, **self.sky}
 
 
 def _statistics(
     prepared: Any,  # noqa: ANN401
     train: Sequence[Any],
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    """Mean and standard deviation of each channel over the known pixels of all training maps."""
+    """Mean and standard deviation of each channel over the known pixels of all training maps.
+
+    A deviation that is but rounding is 0.
+    """
     rows = []
     for record in train:
         maps = np.asarray(prepared.load(record).image, dtype=np.float64)
@@ -154,7 +154,8 @@ def _statistics(
     count, mean, variance = np.moveaxis(np.array(rows), 2, 0)
     share = count / count.sum(0)
     centre = (share * mean).sum(0)
-    return centre, np.sqrt((share * (variance + (mean - centre) ** 2)).sum(0))
+    deviation = np.sqrt((share * (variance + (mean - centre) ** 2)).sum(0))
+    return centre, np.where(deviation > _ROUNDING * np.abs(centre), deviation, 0)
 
 
 def _unit(said: str | None) -> str | None:
@@ -193,6 +194,8 @@ def predict(
 ) -> tuple[dict[str, Num[np.ndarray, "..."] | None], dict[str, Any]]:
     """The targets' maps on the input's own pixels, and what the sidecar says of them."""
     spec, count = networks.spec, len(networks.packages)
+    if not all(one.spec.get("targets") and one.spec.get("scales") for one in networks.packages):
+        raise ValueError("model.json names no targets or no scales; package the model again")
     if options.uncertainty and count < 2:
         raise ValueError(
             "--uncertainty tells how far several models lie apart, and here is one; give a folder "
@@ -201,21 +204,21 @@ def predict(
     passage = way(sample, spec)
     assert isinstance(passage, Regrid)  # noqa: S101 -- way sees to it, as ndim is 1
     image, _ = working(sample.image, passage, method=spec["intensity"])
-    mean, deviation = _scales(networks, "inputs")
+    mean, deviation = _scales(networks, spec["channels"])
     seen = np.nan_to_num((image - mean) / np.where(deviation > 0, deviation, 1))
-    mean, deviation = _scales(networks, "targets")
+    mean, deviation = _scales(networks, spec["targets"])
     found = networks.regress(seen.astype(np.float32), passage) * deviation + mean
-    units = {name: told["unit"] for name, told in spec["targets"].items()}
+    units = {name: spec["scales"][name]["unit"] for name in spec["targets"]}
     made = {"regressed": found.mean(0), "deviation": found.std(0) if options.uncertainty else None}
     arrays = {what: None if a is None else a.T.astype(np.float32) for what, a in made.items()}
     return arrays, {"task": "regress", "targets": units, "models": count}
 
 
 def _scales(
-    networks: Networks, of: Literal["inputs", "targets"]
+    networks: Networks, names: Sequence[str]
 ) -> tuple[Float[np.ndarray, "s c 1"], Float[np.ndarray, "s c 1"]]:
     """Mean and deviation of the channels in each network's training."""
-    told = [list(package.spec[of].values()) for package in networks.packages]
+    told = [[package.spec["scales"][name] for name in names] for package in networks.packages]
     mean, deviation = (
         np.array([[one[what] for one in own] for own in told], dtype=np.float64)[..., None]
         for what in ("mean", "deviation")

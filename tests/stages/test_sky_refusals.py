@@ -84,6 +84,7 @@ def refused(home: Path, out: Path, words: list[str], capfd) -> str:
 
 
 DIFFUSION, WIENER = ["predict", "method:diffusion"], ["predict", "method:wiener"]
+TOLD = ["--beam-arcmin", "0", "--noise-uk", "1"]
 PREDICT = {
     "nside": ([*DIFFUSION, MAP, "mask={home}/coarse.fits"],
               "nside 4 and the case's first file nside 8; bring it to the same: python -c"),
@@ -97,11 +98,12 @@ PREDICT = {
     "power": ([*DIFFUSION, "map={home}/odd.fits", MASK], "NSIDE is 12; it must be a power of two"),
     "ordering": ([*DIFFUSION, "map={home}/order.fits", MASK], "say it with --ordering ring or"),
     "part": ([*DIFFUSION, "map={home}/part.fits", MASK], "without pixel numbers; write it again"),
-    "short": ([*WIENER, MAP, MASK, "spectrum={home}/short.npz"], "give a longer one, or a smaller"),
-    "lmax": ([*WIENER, MAP, MASK, CL, "--lmax", "40"], "ends at l = 16, and l = 40 is needed"),
+    "short": ([*WIENER, MAP, MASK, "spectrum={home}/short.npz", *TOLD], "give a longer one, or a smaller"),
+    "lmax": ([*WIENER, MAP, MASK, CL, *TOLD, "--lmax", "40"], "ends at l = 16, and l = 40 is needed"),
+    "beam": ([*WIENER, MAP, MASK, CL], "say --beam-arcmin (0 for none)"),
     "spectrum": ([*WIENER, MAP, MASK], "needs the sky's spectrum; give spectrum=FILE"),
     "a map": ([*WIENER, MAP, MASK, "spectrum={home}/bare.fits"], "no angular power spectrum"),
-    "negative": ([*WIENER, MAP, MASK, CL, "--noise-uk", "-1"], "are 0 or more"),
+    "negative": ([*WIENER, MAP, MASK, CL, *TOLD[:2], "--noise-uk", "-1"], "are 0 or more"),
     "samples": ([*DIFFUSION, MAP, MASK, "--samples", "2"], "leave --samples out, or take wiener"),
     "none": ([*WIENER, MAP, MASK, CL, "--samples", "0"], "give 1 or more, or leave it out"),
     "model's lmax": (["predict", "{home}/filler", MAP, MASK, "--lmax", "99"], "ends at l = 32"),

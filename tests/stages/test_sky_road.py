@@ -196,7 +196,8 @@ def test_the_model_knows_its_nside_and_the_skies_spectrum(filler: Path, full) ->
 def test_polarisation_comes_by_name_from_one_file(home: Path, tmp_path: Path) -> None:
     files = [f"Q={home / 'qu.fits'}", f"U={home / 'qu.fits'}", f"mask={home / 'mask.fits'}"]
     spec = {"channels": ["Q", "U", "mask"]}
-    known = [f"spectrum={home / 'cl.npz'}", "--noise-uk", 1, "--case", "x", "--samples", 2]
+    known = [f"spectrum={home / 'cl.npz'}", "--noise-uk", 1, "--beam-arcmin", 0]
+    known += ["--case", "x", "--samples", 2]
     model = packaged(tmp_path / "net", spec)
     assert medseg("predict", model, *files, *known, "--out", tmp_path / "out") == 0
     found = micro(tmp_path / "out/x.fits")

@@ -27,7 +27,7 @@ def task(**changes) -> Regress:
     made = Regress(Copy(), 2, **changes)
     made.mean = torch.tensor([0.0, 0.0, 10.0, 0.0])
     made.deviation = torch.tensor([1.0, 1.0, 2.0, 5.0])
-    made.targets = {name: {} for name in NAMES}
+    made.names = NAMES
     return made
 
 
@@ -63,10 +63,10 @@ def test_what_is_learnt_is_told_with_units(maps: np.ndarray) -> None:
     made = Regress(Copy(), 2)
     made.begin(range(6), prepared=prepared(maps), whole=WHOLE)
     told = made.learnt([], val=[], device="cpu")
-    assert [one["unit"] for one in told["targets"].values()] == ["uK", "km/s"]
+    assert told["targets"] == ["u", "v"]
+    assert [one["unit"] for one in told["scales"].values()] == [None, "uK", "km/s"]
     assert told["nside"] == 4
     assert "footprint" not in told
-    assert list(told["inputs"]) == ["x"]
 
 
 def test_inputs_are_seen_about_their_mean_and_in_deviations() -> None:
