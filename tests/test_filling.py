@@ -238,7 +238,14 @@ def test_the_prior_is_the_cases_own_or_the_models_and_options_come_first(tmp_pat
 
 def test_a_spectrum_that_ends_too_early_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "cl.npz", total=prior().spectrum.T[:21])
-    case = sample(meta={"beside": {"spectrum": tmp_path / "cl.npz", "notes": {"beam_arcmin": "0", "noise_uk": "1"}}})
+    case = sample(
+        meta={
+            "beside": {
+                "spectrum": tmp_path / "cl.npz",
+                "notes": {"beam_arcmin": "0", "noise_uk": "1"},
+            }
+        }
+    )
     with pytest.raises(ValueError, match="ends at l = 20, and l = 32 is needed"):
         resolved(case, {}, options=options())
     assert resolved(case, {}, options=options(lmax=20))[0].lmax == 20

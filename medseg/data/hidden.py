@@ -50,6 +50,7 @@ def load(table: Table, record: Record) -> Sample:
     assert first is not None  # noqa: S101 -- there is a field
     values = np.stack(rows).astype(np.float64)
     seen = _seen(table, record, values, space=first.space)
+    _tell_few(seen)
     image = np.concatenate([np.where(seen, values, 0), seen[None]])
     meta = {**first.meta, "columns": _columns(fields, first.meta)}
     beside = {"spectrum": record.paths.get("spectrum"), "notes": dict(record.notes)}
@@ -124,11 +125,14 @@ def _seen(
             f"case {record.case}: {name} hides every pixel; a mask is 1 where the sky is seen and "
             "0 in the holes: is it inverted or the wrong file?"
         )
+    return seen
+
+
+def _tell_few(seen: Bool[np.ndarray, " n"]) -> None:
     if seen.mean() < _FEW:
         share = f"{1 - seen.mean():.0%}"
-        text = f"{name} hides {share} of the pixels; 1 is seen, 0 a hole: is it inverted?"
+        text = f"{share} of the pixels are hidden; 1 in a mask is seen, 0 a hole: is it inverted?"
         warnings.warn(text, stacklevel=3)
-    return seen
 
 
 def _check_range(mask: Float[np.ndarray, " n"], name: str) -> None:

@@ -260,3 +260,12 @@ def test_images_have_no_targets(tmp_path, capfd) -> None:
     words = ["--in", tmp_path / "samples.csv", "--out", tmp_path / "out"]
     assert medseg("prepare", *DATA, *words) == 1
     assert "data.targets is for maps of the sphere" in capfd.readouterr().err
+
+
+def test_without_any_prediction_the_prepared_sheet_says_what_is_scored(run, tmp_path) -> None:
+    (tmp_path / "p").mkdir()
+    words = ["--reference", run.parent / "prepared/samples.csv", "--split", "test"]
+    given = ["--in", tmp_path / "p", "--pictures", 0, "--out", tmp_path / "e"]
+    assert medseg("evaluate", *words, *given) == 1
+    rows = list(csv.DictReader((tmp_path / "e/scores.csv").open()))
+    assert [(row["structure"], row["status"]) for row in rows] == [("y", "failed")] * 2
