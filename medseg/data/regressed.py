@@ -171,4 +171,6 @@ def _spread(sample: Sample, path: Path, *, sky: Sphere) -> Maps:
     values = np.full((len(sample.image), own.npix), np.nan)
     values[:, own.numbers()] = sample.image
     whole = replace(own, pixels=None)
-    return fitted(values, whole, like=sky, name=str(path), against="the reference")
+    return fitted(
+        values, whole, like=sky, name=f"the map {path}", path=path, against="the reference"
+    )

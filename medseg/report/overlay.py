@@ -233,8 +233,9 @@ def _caption(figure: Any, title: str, *, drawn: bool) -> None:  # noqa: ANN401 -
 def further(predictions: Path, folder: Path) -> list[dict[str, Any]]:
     """Pictures that predict made of further cases, which have no reference."""
     found = []
-    for path in sorted((predictions / "also").glob("*_overlay.png")):
-        case = path.name.removesuffix("_overlay.png")
+    beside = predictions / "also"
+    for path in sorted([*beside.glob("*_overlay.png"), *beside.glob("*_sky.png")]):
+        case = path.stem.rpartition("_")[0]
         shutil.copyfile(path, folder / f"also_{case}.png")
         role = "predicted as well, without reference"
         found.append({"case": case, "role": role, "dice": None, "file": f"also_{case}.png"})
