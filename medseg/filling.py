@@ -9,6 +9,7 @@ the power of what is filled.
 import argparse
 import sys
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -234,7 +235,7 @@ def _classical(
             raise ValueError(f"method {name} tells no {flag[2:]}; leave {flag} out, or take wiener")
     mean = method.fill(values, **known)
     spread = method.deviation(values, **known) if ask.uncertainty else None
-    seeds = [ask.seed + number for number in range(ask.samples)]
+    seeds = _seeds(values, ask)
     return mean, spread, method.draw(values, seeds=seeds, **known) if seeds else None
 
 
@@ -275,8 +276,17 @@ def _learnt(
                 "samples need the sky's spectrum, and the model was trained without one; give "
                 "spectrum=FILE with --beam-arcmin and --noise-uk"
             )
-        draws = means.mean(0) + _errors(networks, len(values), seen=seen, prior=prior, ask=ask)
+        seeds = _seeds(values, ask)
+        errors = _errors(networks, len(values), seen=seen, prior=prior, seeds=seeds)
+        draws = means.mean(0) + errors
     return means.mean(0), spread, draws
+
+
+def _seeds(values: Maps, ask: Ask) -> list[int]:
+    """A seed a sample: its own for every sky, so that chance averages out over many skies."""
+    own = zlib.crc32(np.ascontiguousarray(values, np.float32).tobytes())
+    words = [np.random.SeedSequence([ask.seed, own, number]) for number in range(ask.samples)]
+    return [int(word.generate_state(1, np.uint64)[0]) for word in words]
 
 
 def _doubts(spec: Mapping[str, Any], nside: int, *, prior: Prior | None) -> None:
@@ -302,21 +312,20 @@ def _errors(
     *,
     seen: Bool[np.ndarray, " n"],
     prior: Prior,
-    ask: Ask,
+    seeds: Sequence[int],
 ) -> Float[np.ndarray, "s c n"]:
     """What the networks get wrong of skies drawn from the prior: one for each sample."""
     nside = round((len(seen) / 12) ** 0.5)
     letters = {1: "T", 2: "QU", 3: "TQU"}[fields]
     rows = []
-    for first in range(0, ask.samples, _AT_ONCE):
-        seeds = range(first, min(first + _AT_ONCE, ask.samples))
-        dice = [np.random.default_rng([ask.seed, number]) for number in seeds]
+    for first in range(0, len(seeds), _AT_ONCE):
+        dice = [np.random.default_rng(seed) for seed in seeds[first : first + _AT_ONCE]]
         skies = np.stack([prior.draw(nside, seed=d, fields=letters) for d in dice])
         noise = np.stack([d.standard_normal(skies[0].shape) for d in dice]) * prior.noise_uk
         hidden = np.where(seen, skies + noise, 0.0)
         found = [_both(networks, one.network, hidden, seen)[0] for one in networks.packages]
         rows.append(skies - np.mean(found, 0))
-        networks.progress(0.9 * len(skies) / ask.samples)
+        networks.progress(0.9 * len(skies) / len(seeds))
     return np.concatenate(rows)
 
 

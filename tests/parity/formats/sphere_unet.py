@@ -5,6 +5,7 @@
 """
 
 import functools
+import zipfile
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ def recognise(path):
     try:
         with np.load(path) as file:
             names = set(file.files)
-    except (ValueError, OSError):
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
         return False
     return names >= TENSORS and any(unit_key(name.replace("__", ".")) for name in names)
 
