@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from medseg import filling
 from medseg.ensemble import Ensemble
 from medseg.filling import Ask, fill, resolved
 from medseg.geometry.spectrum import Prior
@@ -161,7 +162,10 @@ def test_wiener_on_the_road_is_the_class_itself() -> None:
     hidden = np.where(SEEN, SKY, 0)
     assert np.array_equal(case.mean, Wiener().fill(hidden, **known))
     assert np.array_equal(case.deviation, Wiener().deviation(hidden, **known))
-    assert np.array_equal(case.samples, Wiener().draw(hidden, seeds=[3, 4], **known))
+    seeds = filling._seeds(hidden, Ask(samples=2, seed=3))
+    assert len(set(seeds)) == 2
+    assert seeds != filling._seeds(2 * hidden, Ask(samples=2, seed=3)), "each sky has its own"
+    assert np.array_equal(case.samples, Wiener().draw(hidden, seeds=seeds, **known))
 
 
 def test_several_networks_are_averaged_and_doubt_where_they_disagree() -> None:
